@@ -1,0 +1,278 @@
+package checkpoint
+
+import (
+	"maps"
+	"slices"
+
+	"rapidbyte.io/node/messages"
+)
+
+// Machine is the protocol of one pipeline under one epoch, and nothing but the
+// protocol: no clock, no I/O, no goroutine. Not safe for concurrent use.
+type Machine struct {
+	pipeline messages.PipelineID
+	epoch    messages.Epoch
+	state    state
+	parts    map[messages.PartID]*part // of the current load of each name
+	loads    map[string]*load
+	saveID   uint64
+	saving   *Save                  // in flight; nil: none
+	covers   map[messages.PartID]at // what the save in flight covers, per running task
+}
+
+type state uint8
+
+const (
+	stateRecovering state = iota
+	stateRunning
+	stateStopped
+)
+
+type part struct {
+	durable messages.Receipt // D: the highest receipt seen
+	saved   messages.Receipt // K: never above durable
+	running at               // the task whose acks count, and the barrier durable covers
+}
+
+// at is a place in one attempt.
+type at struct {
+	token messages.Token // zero: no task yet
+	seq   messages.Seq   // 0: before its first barrier
+}
+
+type load struct {
+	id            messages.LoadID
+	finished      bool // at the destination
+	savedFinished bool // in the state store too
+}
+
+// New returns a machine that waits for Recovered.
+func New(p messages.PipelineID, e messages.Epoch) *Machine {
+	return &Machine{
+		pipeline: p, epoch: e,
+		parts: map[messages.PartID]*part{}, loads: map[string]*load{},
+	}
+}
+
+// Step applies ev and returns what must be done about it, in order.
+func (m *Machine) Step(ev Event) []Effect {
+	if m.state == stateStopped {
+		return nil
+	}
+	if _, first := ev.(Recovered); first != (m.state == stateRecovering) {
+		panic("checkpoint: Recovered is the first event, and only the first")
+	}
+	switch ev := ev.(type) {
+	case Recovered:
+		return m.onRecovered(ev)
+	case Began:
+		return m.onBegan(ev)
+	case Started:
+		return m.onStarted(ev)
+	case Acked:
+		return m.onAcked(ev)
+	case Saved:
+		return m.onSaved(ev)
+	case SaveFailed:
+		return m.onSaveFailed(ev)
+	case Finished:
+		return m.onFinished(ev)
+	case Tick:
+		return m.onTick()
+	}
+	return nil
+}
+
+func (m *Machine) onRecovered(ev Recovered) []Effect {
+	m.state = stateRunning
+	for _, d := range ev.Durable {
+		m.parts[d.Part] = &part{durable: d}
+		if l := m.loads[d.Load]; l == nil || l.id.Number < d.Version.Load {
+			m.loads[d.Load] = &load{id: d.LoadID()}
+		}
+	}
+	for _, id := range ev.Finished {
+		if l := m.loads[id.Name]; l != nil && l.id == id {
+			l.finished = true
+		}
+	}
+	for _, k := range ev.Stored {
+		if l := m.loads[k.Load]; l != nil && l.id.Number > k.Version.Load {
+			continue // the load began again before the state store heard of it
+		}
+		p := m.parts[k.Part]
+		if p == nil {
+			return m.stop(Stop{Err: ErrStateAhead, Stored: k})
+		}
+		c := k.Version.Compare(p.durable.Version)
+		if c > 0 || c == 0 && !k.Position.Equal(p.durable.Position) {
+			return m.stop(Stop{Err: ErrStateAhead, Stored: k, Durable: p.durable})
+		}
+		p.saved = k
+	}
+	for _, id := range ev.StoredFinished {
+		l := m.loads[id.Name]
+		switch {
+		case l == nil || l.id.Number < id.Number || l.id == id && !l.finished:
+			return m.stop(Stop{Err: ErrStateAhead})
+		case l.id == id:
+			l.savedFinished = true
+		}
+	}
+	return append(m.save(), m.finish()...)
+}
+
+func (m *Machine) onBegan(ev Began) []Effect {
+	if l := m.loads[ev.Load.Name]; l != nil && l.id.Number >= ev.Load.Number {
+		return nil // begun before the crash; Recovered told us
+	}
+	maps.DeleteFunc(m.parts, func(_ messages.PartID, p *part) bool { return p.durable.Load == ev.Load.Name })
+	m.loads[ev.Load.Name] = &load{id: ev.Load}
+	for _, id := range ev.Parts {
+		m.parts[id] = &part{durable: messages.Receipt{
+			Part: id, Load: ev.Load.Name, Version: messages.Version{Load: ev.Load.Number},
+		}}
+	}
+	return m.save()
+}
+
+func (m *Machine) onStarted(ev Started) []Effect {
+	p := m.parts[ev.Receipt.Part]
+	if p == nil || ev.Token.Epoch != m.epoch || ev.Token.Compare(p.running.token) <= 0 {
+		panic("checkpoint: started a task nobody planned")
+	}
+	if ev.Receipt.Version.Compare(p.durable.Version) < 0 {
+		return m.stop(Stop{Err: ErrStateAhead, Stored: p.durable, Durable: ev.Receipt})
+	}
+	p.running = at{token: ev.Token}
+	p.durable = ev.Receipt // how an unknown COMMIT ended
+	return m.save()
+}
+
+func (m *Machine) onAcked(ev Acked) []Effect {
+	r := ev.Receipt
+	p := m.parts[r.Part]
+	switch {
+	case ev.Pipeline != m.pipeline:
+		return []Effect{Reject{ErrOtherPipeline}}
+	case r.Token.Epoch != m.epoch:
+		return []Effect{Reject{ErrStaleEpoch}}
+	case p == nil:
+		return []Effect{Reject{ErrUnknownPart}}
+	case r.Token != p.running.token:
+		return []Effect{Reject{ErrStaleAttempt}}
+	case r.Version.Compare(p.durable.Version) <= 0:
+		return nil // late or doubled: a newer ack said it all
+	}
+	p.durable = r
+	p.running.seq = ev.Seq
+	return m.save()
+}
+
+// save starts the next transaction, unless one is in flight or nothing is new.
+func (m *Machine) save() []Effect {
+	if m.saving != nil {
+		return nil
+	}
+	s := Save{ID: m.saveID + 1}
+	covers := map[messages.PartID]at{}
+	for _, id := range slices.Sorted(maps.Keys(m.parts)) {
+		if p := m.parts[id]; p.durable.Version.Compare(p.saved.Version) > 0 {
+			s.Receipts = append(s.Receipts, p.durable) // I1: K is only ever a copy of D
+			covers[id] = p.running
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
+		if l := m.loads[name]; l.finished && !l.savedFinished {
+			s.Finished = append(s.Finished, l.id)
+		}
+	}
+	if len(s.Receipts) == 0 && len(s.Finished) == 0 {
+		return nil
+	}
+	m.saveID++
+	m.saving, m.covers = &s, covers
+	return []Effect{s}
+}
+
+func (m *Machine) onSaved(ev Saved) []Effect {
+	if m.saving == nil || ev.ID != m.saveID {
+		return nil // of a save that was given up and done again
+	}
+	done := *m.saving
+	m.saving = nil
+	var out []Effect
+	for _, r := range done.Receipts {
+		p := m.parts[r.Part]
+		if p == nil || p.durable.LoadID() != r.LoadID() {
+			continue // the load began again meanwhile
+		}
+		p.saved = r
+		if c := m.covers[r.Part]; c.seq > 0 { // I3: confirm only what is persisted
+			out = append(out, Tell{messages.CheckpointCommitted{Part: r.Part, Token: c.token, Seq: c.seq, Position: r.Position}})
+		}
+		if r.Final {
+			out = append(out, PartDone{r.Part})
+		}
+	}
+	for _, id := range done.Finished {
+		if l := m.loads[id.Name]; l.id == id {
+			l.savedFinished = true
+		}
+	}
+	return append(append(out, m.finish()...), m.save()...)
+}
+
+// finish asks for every load whose parts are all final and persisted, and
+// reports those that are finished; both may be repeated.
+func (m *Machine) finish() []Effect {
+	var out []Effect
+	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
+		l, complete := m.loads[name], true
+		for _, p := range m.parts {
+			if p.durable.Load == name && !p.saved.Final {
+				complete = false // I5: one part of two moves nothing
+			}
+		}
+		switch {
+		case l.savedFinished:
+			out = append(out, Done{l.id})
+		case complete && !l.finished:
+			out = append(out, FinishLoad{l.id})
+		}
+	}
+	return out
+}
+
+func (m *Machine) onSaveFailed(ev SaveFailed) []Effect {
+	if m.saving == nil || ev.ID != m.saveID {
+		return nil
+	}
+	m.saving = nil // the next Tick or ack tries again
+	if ev.Fenced {
+		return m.stop(Stop{Err: ErrFenced})
+	}
+	return nil
+}
+
+func (m *Machine) onFinished(ev Finished) []Effect {
+	if l := m.loads[ev.Load.Name]; l != nil && l.id == ev.Load {
+		l.finished = true
+	}
+	return m.save()
+}
+
+func (m *Machine) onTick() []Effect {
+	out := append(m.save(), m.finish()...)
+	for _, id := range slices.Sorted(maps.Keys(m.parts)) {
+		if p := m.parts[id]; p.running.token != (messages.Token{}) && !p.durable.Final {
+			out = append(out, Ask{id, p.running.token})
+		}
+	}
+	return out
+}
+
+func (m *Machine) stop(s Stop) []Effect {
+	m.state = stateStopped
+	return []Effect{s}
+}

@@ -1,0 +1,113 @@
+package connectors
+
+import (
+	"context"
+
+	"rapidbyte.io/node/messages"
+)
+
+// Destination writes to a target system.
+type Destination interface {
+	// Check is preflight: can these loads be begun? It changes nothing.
+	Check(ctx context.Context, loads []Load) ([]Finding, error)
+
+	// Open takes the pipeline over for r.Epoch, in this order: register the epoch
+	// (refuse with KindFenced if a higher one is there), end every session of a
+	// lower one, read what is recovered. After it returns, no writer of a lower
+	// epoch commits anything. Opening again with the same epoch, here or on another
+	// node, changes nothing. Called at the start of every attempt.
+	Open(ctx context.Context, r SessionRequest) (Session, error)
+}
+
+// SessionRequest identifies the owner.
+type SessionRequest struct {
+	Pipeline messages.PipelineID
+	Epoch    messages.Epoch
+	Store    string // identity of the state store; another one is refused (CodeDestForeign) ..
+	Adopt    bool   // .. unless the operator says that the other store is gone for good
+}
+
+// Session is one node's access to the target during one attempt. Its methods may
+// be called concurrently. Every change it makes checks the epoch in the same
+// transaction; a mismatch is KindFenced.
+type Session interface {
+	// Recovered returns what Open found, at the moment of the fence.
+	Recovered() Recovered
+
+	// Begin makes l the current load: targets and staging exist, each part has a
+	// receipt at commit 0 that carries the part, receipts and staging of earlier
+	// loads of that name are gone. One atomic step; beginning a begun load again
+	// changes nothing. Called by the coordinator before any task of l.
+	Begin(ctx context.Context, l Load) error
+
+	// OpenWriter fences every other writer of the part, waits until the fate of its
+	// last transaction is known, and returns the receipt. From then on the receipt
+	// changes only through this writer.
+	OpenWriter(ctx context.Context, p Part, t messages.Token) (Writer, messages.Receipt, error)
+
+	// Finish makes a complete load visible and marks it finished, in one step: the
+	// swap of a replace; nothing but the mark for the other modes. It refuses unless
+	// every part has a final receipt. Called by the coordinator when all final
+	// receipts are in the state store; calling it again changes nothing.
+	Finish(ctx context.Context, l messages.LoadID) error
+
+	// Close gives up what is not committed.
+	Close(ctx context.Context) error
+}
+
+// Writer writes one part. Calls do not overlap; one goroutine makes them. After
+// an error only Close is called: a writer never continues over a hole.
+type Writer interface {
+	// Write takes the next item. It moves d. It must consume it before it returns
+	// (to the server, a temporary table or file): the distance between barriers is
+	// unbounded, memory is not. Bad rows are dead letters of the same transaction,
+	// or an error of KindData, by policy. Nothing becomes visible.
+	Write(ctx context.Context, d messages.Data) error
+
+	// Commit makes everything written since the last barrier visible, together with
+	// the receipt and the dead letters, as one step, after checking epoch, attempt
+	// and commit number there. The receipt carries b.Position unchanged. When the
+	// outcome is not certain the error says CommitUnknown.
+	Commit(ctx context.Context, b messages.Barrier) (messages.Receipt, error)
+
+	// Close drops what is not committed and frees everything. Idempotent.
+	Close(ctx context.Context) error
+}
+
+// RawWriter is implemented by a Destination that can take rows undecoded.
+type RawWriter interface {
+	// AcceptsRaw reports whether rows of s in format can be written as they are.
+	AcceptsRaw(s StreamPlan, format string) bool
+}
+
+// Planner is implemented by a Destination that can say what Begin would do.
+type Planner interface {
+	// Changes lists statements, each with the lock it takes; nothing is executed.
+	Changes(ctx context.Context, loads []Load) ([]string, error)
+}
+
+// Verifier is implemented by both ends of a pipeline that can be compared.
+type Verifier interface {
+	// Digests returns count and order-independent hash per key range, of one snapshot.
+	Digests(ctx context.Context, r DigestRequest) ([]Digest, error)
+}
+
+// DigestRequest asks for the digests of one stream.
+type DigestRequest struct {
+	Stream  messages.StreamID
+	Columns []string
+	Bounds  []messages.Cursor // n bounds make n+1 ranges
+}
+
+// Digest sums up one range.
+type Digest struct {
+	Rows int64
+	Hash [16]byte
+}
+
+// Remover is implemented by a connector that leaves things behind.
+type Remover interface {
+	// Teardown drops slot, publication, staging or receipts of a pipeline; dryRun only
+	// lists them. It refuses while a session of the pipeline is alive.
+	Teardown(ctx context.Context, p messages.PipelineID, dryRun bool) ([]string, error)
+}

@@ -1,0 +1,63 @@
+package statestore
+
+import (
+	"context"
+	"time"
+
+	"rapidbyte.io/node/messages"
+)
+
+// Store keeps the state of any number of pipelines. Its methods may be called
+// concurrently. Whatever returns nil is durable: it survives loss of power.
+type Store interface {
+	// Identity names this store for ever. Destinations record it, so that two stores
+	// cannot run one pipeline by accident.
+	Identity() string
+
+	// Acquire makes the caller the owner of the pipeline: its epoch is one above the
+	// highest the store has handed out and above floor, and is durable before
+	// Acquire returns. Older owners are refused from then on.
+	Acquire(ctx context.Context, p messages.PipelineID, floor messages.Epoch) (messages.Epoch, error)
+
+	// Load returns what is stored for a pipeline; the zero State if nothing.
+	Load(ctx context.Context, p messages.PipelineID) (State, error)
+
+	// Save applies u in one transaction, if e is still the pipeline's epoch. It never
+	// lowers a version: a receipt that is not above the stored one of its part
+	// changes nothing. A receipt of load n removes the receipts of smaller loads of
+	// its name. Saving the same update again changes nothing.
+	Save(ctx context.Context, p messages.PipelineID, e messages.Epoch, u Update) error
+
+	// Runs lists the runs of a pipeline, newest first, at most limit.
+	Runs(ctx context.Context, p messages.PipelineID, limit int) ([]Run, error)
+
+	// Close releases the store. Idempotent.
+	Close() error
+}
+
+// State is everything stored for one pipeline.
+type State struct {
+	Epoch    messages.Epoch
+	Receipts []messages.Receipt // K, sorted by part
+	Finished []messages.LoadID  // sorted by name
+	Run      Run                // the unfinished run; zero when the last one ended
+}
+
+// Update is one change.
+type Update struct {
+	Receipts []messages.Receipt
+	Finished []messages.LoadID
+	Forget   []string // loads, by name, whose receipts and marks are dropped: the operator starts over
+	Run      *Run     // started or ended; nil leaves it
+}
+
+// Run is one execution of a pipeline. An unfinished run is continued under its ID.
+type Run struct {
+	ID      string            `json:"id"` // ULID
+	Epoch   messages.Epoch    `json:"epoch"`
+	Started time.Time         `json:"started"`
+	Ended   time.Time         `json:"ended,omitzero"` // zero: unfinished
+	State   messages.RunState `json:"state"`
+	Code    messages.Code     `json:"code,omitempty"` // of the failure
+	Why     string            `json:"why,omitempty"`
+}
