@@ -111,3 +111,11 @@ type Remover interface {
 	// lists them. It refuses while a session of the pipeline is alive.
 	Teardown(ctx context.Context, p messages.PipelineID, dryRun bool) ([]string, error)
 }
+
+// Forgetful is implemented by a Destination that keeps no receipts across
+// processes. There is nothing to compare the state store with: the engine drops the
+// stored state of its loads at each start and reads from the beginning.
+type Forgetful interface {
+	// Forgets reports whether it does.
+	Forgets() bool
+}

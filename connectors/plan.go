@@ -88,6 +88,7 @@ type Recovered struct {
 type LoadStatus struct {
 	ID       messages.LoadID `json:"id"`
 	Finished bool            `json:"finished"`
+	Mode     WriteMode       `json:"mode,omitempty"` // an unfinished load does not change its mode
 	Identity string          `json:"identity,omitempty"`
 	History  json.RawMessage `json:"history,omitempty"`
 }

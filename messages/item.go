@@ -130,6 +130,11 @@ func (r ArrowRows) Bytes() (n int64) {
 	return n
 }
 
+// Slice returns rows [from, to) as a new reference; the caller still owns r.
+func (r ArrowRows) Slice(from, to int64) ArrowRows {
+	return ArrowRows{Record: r.Record.NewSlice(from, to)}
+}
+
 // Retain adds a reference.
 func (r ArrowRows) Retain() { r.Record.Retain() }
 

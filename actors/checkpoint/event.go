@@ -18,7 +18,8 @@ type (
 		Stored         []messages.Receipt // K
 		StoredFinished []messages.LoadID
 		Durable        []messages.Receipt // D, every receipt of the pipeline
-		Finished       []messages.LoadID  // loads the destination calls finished
+		Begun          []messages.LoadID  // every load the destination knows, the highest number of each name
+		Finished       []messages.LoadID  // those of them that it calls finished
 	}
 	// Began says that Session.Begin returned: the parts exist at commit 0.
 	Began struct {
@@ -69,8 +70,11 @@ type (
 		Receipts []messages.Receipt
 		Finished []messages.LoadID
 	}
-	// Tell sends CheckpointCommitted to the task.
-	Tell struct{ messages.CheckpointCommitted }
+	// Tell sends CheckpointCommitted to the task. Receipt is what was persisted.
+	Tell struct {
+		messages.CheckpointCommitted
+		Receipt messages.Receipt
+	}
 	// PartDone says that a part is complete and persisted; parts After it may start.
 	PartDone struct{ Part messages.PartID }
 	// FinishLoad calls Session.Finish.

@@ -46,8 +46,8 @@ type load struct {
 	savedFinished bool // in the state store too
 }
 
-// New returns a machine that waits for Recovered.
-func New(p messages.PipelineID, e messages.Epoch) *Machine {
+// NewMachine returns a machine that waits for Recovered.
+func NewMachine(p messages.PipelineID, e messages.Epoch) *Machine {
 	return &Machine{
 		pipeline: p, epoch: e,
 		parts: map[messages.PartID]*part{}, loads: map[string]*load{},
@@ -85,6 +85,9 @@ func (m *Machine) Step(ev Event) []Effect {
 
 func (m *Machine) onRecovered(ev Recovered) []Effect {
 	m.state = stateRunning
+	for _, id := range ev.Begun {
+		m.loads[id.Name] = &load{id: id}
+	}
 	for _, d := range ev.Durable {
 		m.parts[d.Part] = &part{durable: d}
 		if l := m.loads[d.Load]; l == nil || l.id.Number < d.Version.Load {
@@ -209,7 +212,10 @@ func (m *Machine) onSaved(ev Saved) []Effect {
 		}
 		p.saved = r
 		if c := m.covers[r.Part]; c.seq > 0 { // I3: confirm only what is persisted
-			out = append(out, Tell{messages.CheckpointCommitted{Part: r.Part, Token: c.token, Seq: c.seq, Position: r.Position}})
+			out = append(out, Tell{
+				CheckpointCommitted: messages.CheckpointCommitted{Part: r.Part, Token: c.token, Seq: c.seq, Position: r.Position},
+				Receipt:             r,
+			})
 		}
 		if r.Final {
 			out = append(out, PartDone{r.Part})
@@ -276,3 +282,6 @@ func (m *Machine) stop(s Stop) []Effect {
 	m.state = stateStopped
 	return []Effect{s}
 }
+
+// Running reports whether the machine takes events other than Recovered.
+func (m *Machine) Running() bool { return m.state == stateRunning }

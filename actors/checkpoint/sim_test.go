@@ -120,7 +120,7 @@ func pos(r messages.Receipt) int64 { n, _ := r.Position.At.Int64(); return n }
 // takeOver starts a new owner: lease, fence, recovery, begin, one task per part.
 func (w *world) takeOver() {
 	w.store.epoch = max(w.store.epoch, w.dest.epoch) + 1
-	n := &node{epoch: w.store.epoch, tasks: map[messages.PartID]*task{}, machine: New(pipeline, w.store.epoch)}
+	n := &node{epoch: w.store.epoch, tasks: map[messages.PartID]*task{}, machine: NewMachine(pipeline, w.store.epoch)}
 	w.dest.epoch = n.epoch
 	ev := Recovered{}
 	for _, p := range partIDs {

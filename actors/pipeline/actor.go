@@ -1,0 +1,353 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"rapidbyte.io/node/actors/checkpoint"
+	"rapidbyte.io/node/actors/flow"
+	"rapidbyte.io/node/actors/run"
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/statestore"
+)
+
+// Config is fixed at construction.
+type Config struct {
+	Spec    run.Spec
+	Store   statestore.Store
+	NewID   func() string // of a run: a ULID
+	Jitter  func() float64
+	Observe func(messages.Event)
+	Done    func(messages.RunResult) // called once, from the actor
+}
+
+const raisesMax = 3 // epochs drawn because a destination had met a higher one
+
+// Actor owns a pipeline.
+type Actor struct {
+	cfg      Config
+	state    state
+	worker   *flow.Worker // draws the epoch and loads the state
+	epoch    messages.Epoch
+	attempt  messages.Attempt // the last one given out under epoch
+	record   statestore.Run
+	run      *actor.PID
+	goes     int // run actors started
+	raises   int
+	retry    run.Retry
+	drain    *messages.Drain
+	timer    *time.Timer
+	result   messages.RunResult
+	streams  map[messages.StreamID]messages.StreamResult // over all goes
+	order    []messages.StreamID
+	started  time.Time
+	reported bool
+	then     func(actor.Context) // after the run actor has terminated
+}
+
+type state uint8
+
+const (
+	stateAcquiring state = iota
+	stateRunning
+	stateBackoff
+	stateConcluding
+	stateDone
+)
+
+// New returns the props of a pipeline actor.
+func New(cfg Config) *actor.Props {
+	return flow.Props(func() actor.Actor {
+		return &Actor{
+			cfg: cfg, streams: map[messages.StreamID]messages.StreamResult{},
+			retry: run.Retry{Max: cfg.Spec.Resources.Retries},
+		}
+	}, actor.WithSupervisor(supervise{}))
+}
+
+// Receive dispatches; every decision is in a named handler.
+func (a *Actor) Receive(c actor.Context) {
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		a.started = time.Now()
+		a.acquire(c, 0)
+	case acquired:
+		a.onAcquired(c, m)
+	case run.Ended:
+		a.onEnded(c, m)
+	case run.Concluded:
+		a.stopRun(c, a.report)
+	case startAgain:
+		a.onStartAgain(c)
+	case messages.Drain:
+		a.onDrain(c, m)
+	case *actor.Terminated:
+		a.onTerminated(c, m.Who)
+	case *actor.Stopping, *actor.Restarting:
+		a.onStopping()
+	case *actor.Stopped:
+		a.onStopped()
+	}
+}
+
+// Messages to self.
+type (
+	acquired struct {
+		epoch messages.Epoch
+		state statestore.State
+		err   error
+	}
+	startAgain struct{}
+)
+
+// supervise stops a run actor that panicked; its tasks have stopped with it.
+type supervise struct{}
+
+// HandleFailure implements actor.SupervisorStrategy.
+func (supervise) HandleFailure(_ *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, _ any) {
+	if c, ok := sup.(actor.Context); ok { // it runs on the parent's own turn
+		if a, ok := c.Actor().(*Actor); ok {
+			a.onRunFailed(reason)
+		}
+	}
+	sup.StopChildren(child)
+}
+
+// acquire draws an epoch above floor and loads what is stored under it.
+func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
+	a.state = stateAcquiring
+	root, self := c.ActorSystem().Root, c.Self()
+	store, p := a.cfg.Store, a.cfg.Spec.Pipeline
+	a.worker = flow.Go(func(ctx context.Context) {
+		var m acquired
+		if m.epoch, m.err = store.Acquire(ctx, p, floor); m.err == nil {
+			m.state, m.err = store.Load(ctx, p)
+		}
+		root.Send(self, m)
+	}, func(err error) { root.Send(self, acquired{err: err}) })
+}
+
+func (a *Actor) onAcquired(c actor.Context, m acquired) {
+	a.worker.Stop()
+	if m.err != nil {
+		f := checkpoint.StoreFailure(a.cfg.Spec.Pipeline, m.err)
+		a.finish(c, messages.RunFailed, &f)
+		return
+	}
+	a.epoch, a.attempt = m.epoch, 0
+	if a.record.ID == "" {
+		a.record = m.state.Run // an unfinished run is continued under its ID
+	}
+	if a.record.ID == "" {
+		a.record = statestore.Run{ID: a.cfg.NewID(), Started: time.Now().UTC()}
+	}
+	a.record.Epoch, a.record.State = a.epoch, messages.RunRunning
+	if a.drain != nil {
+		a.finish(c, messages.RunDrained, nil)
+		return
+	}
+	a.observe(messages.Event{Kind: messages.EventRunStarted})
+	a.startRun(c, m.state)
+}
+
+func (a *Actor) startRun(c actor.Context, stored statestore.State) {
+	a.state = stateRunning
+	a.goes++
+	pid, err := c.SpawnNamed(run.New(run.Config{
+		Spec: a.cfg.Spec, Store: a.cfg.Store, State: stored, Epoch: a.epoch, Attempt: a.attempt,
+		Run: a.record, Jitter: a.cfg.Jitter, Observe: a.cfg.Observe,
+	}), fmt.Sprintf("run-%s-%d", a.record.ID, a.goes))
+	if err != nil {
+		panic(err) // goes are never numbered twice
+	}
+	a.run = pid
+	if a.drain != nil {
+		c.Send(pid, *a.drain)
+	}
+}
+
+func (a *Actor) onEnded(c actor.Context, e run.Ended) {
+	a.attempt = e.Attempt
+	a.add(e)
+	switch {
+	case e.Registered >= a.epoch && a.raises < raisesMax && a.drain == nil:
+		a.raises++ // the state store was lost or restored: rule 10
+		a.stopRun(c, func(c actor.Context) { a.acquire(c, e.Registered) })
+	case e.State == messages.RunCompleted && e.Again && a.drain == nil:
+		a.stopRun(c, a.reload) // the source has more
+	case e.State == messages.RunFailed && e.Again && a.drain == nil:
+		a.again(c, e)
+	default:
+		if e.State == messages.RunFailed && a.drain != nil && e.Again {
+			e.State, e.Failure = messages.RunDrained, nil // stopped while it waited for another go
+		}
+		a.conclude(c, e.State, e.Failure)
+	}
+}
+
+// again starts another run actor after a backoff, or gives up.
+func (a *Actor) again(c actor.Context, e run.Ended) {
+	if e.Failure == nil {
+		a.conclude(c, e.State, nil)
+		return
+	}
+	f := *e.Failure
+	if !run.Retryable(f) {
+		f.Kind = "transient" // a lost scan is taken anew
+	}
+	delay, ok := a.retry.Failed(f, 0, a.cfg.Jitter())
+	if !ok {
+		a.conclude(c, e.State, e.Failure)
+		return
+	}
+	a.observe(messages.Event{Kind: messages.EventRunRetry, Failure: e.Failure, Delay: delay})
+	a.stopRun(c, func(c actor.Context) {
+		a.state = stateBackoff
+		root, self := c.ActorSystem().Root, c.Self()
+		a.timer = time.AfterFunc(delay, func() { root.Send(self, startAgain{}) })
+	})
+}
+
+func (a *Actor) onStartAgain(c actor.Context) {
+	if a.state == stateBackoff {
+		a.reload(c)
+	}
+}
+
+// reload reads the state anew under a fresh epoch: attempts of the old one can then
+// not be mistaken for ours.
+func (a *Actor) reload(c actor.Context) { a.acquire(c, a.epoch) }
+
+// onRunFailed: the run actor itself panicked. Its children are stopped with it.
+func (a *Actor) onRunFailed(reason any) {
+	f := panicFailure(a.cfg.Spec.Pipeline, reason)
+	a.then = func(c actor.Context) { a.finish(c, messages.RunFailed, &f) }
+}
+
+// conclude has the record of the run closed, then reports.
+func (a *Actor) conclude(c actor.Context, s messages.RunState, f *messages.Failure) {
+	a.state = stateConcluding
+	a.result.State, a.result.Failure = s, f
+	r := a.record
+	r.State, r.Ended = s, time.Now().UTC()
+	if f != nil {
+		r.Code, r.Why = f.Code, f.What+": "+f.Why
+	}
+	if s == messages.RunDrained || f != nil && run.Retryable(*f) {
+		r.Ended = time.Time{} // unfinished: the next start continues it
+	}
+	c.Send(a.run, run.Conclude{Run: r})
+}
+
+// finish reports without a run actor.
+func (a *Actor) finish(c actor.Context, s messages.RunState, f *messages.Failure) {
+	a.result.State, a.result.Failure = s, f
+	a.report(c)
+}
+
+func (a *Actor) report(actor.Context) {
+	if a.reported {
+		return
+	}
+	a.state, a.reported = stateDone, true
+	a.result.RunID, a.result.Pipeline, a.result.Epoch = a.record.ID, a.cfg.Spec.Pipeline, a.epoch
+	a.result.Elapsed = time.Since(a.started)
+	for _, s := range a.order {
+		a.result.Streams = append(a.result.Streams, a.streams[s])
+	}
+	a.observe(messages.Event{Kind: messages.EventRunEnded, State: a.result.State, Failure: a.result.Failure})
+	a.cfg.Done(a.result)
+}
+
+// add sums the streams over all goes of the run.
+func (a *Actor) add(e run.Ended) {
+	for _, w := range e.Warnings {
+		if !slices.Contains(a.result.Warnings, w) {
+			a.result.Warnings = append(a.result.Warnings, w)
+		}
+	}
+	for _, s := range e.Streams {
+		old, seen := a.streams[s.Stream]
+		if !seen {
+			a.order = append(a.order, s.Stream)
+		}
+		s.RowsRead += old.RowsRead
+		s.RowsWritten += old.RowsWritten
+		s.RowsRejected += old.RowsRejected
+		s.Bytes += old.Bytes
+		s.Tasks += old.Tasks
+		s.Retries += old.Retries
+		a.streams[s.Stream] = s
+	}
+}
+
+func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
+	if a.drain != nil {
+		return
+	}
+	a.drain = &m
+	switch a.state {
+	case stateRunning:
+		if a.run != nil {
+			c.Send(a.run, m)
+		}
+	case stateBackoff:
+		a.timer.Stop()
+		a.finish(c, messages.RunDrained, nil)
+	case stateAcquiring, stateConcluding, stateDone:
+	}
+}
+
+// stopRun ends the run actor; then is called when it and all below have terminated.
+func (a *Actor) stopRun(c actor.Context, then func(actor.Context)) {
+	a.then = then
+	c.Stop(a.run)
+}
+
+func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
+	if a.run == nil || !a.run.Equal(who) {
+		return
+	}
+	a.run = nil
+	if then := a.then; then != nil {
+		a.then = nil
+		then(c)
+		return
+	}
+	f := panicFailure(a.cfg.Spec.Pipeline, errors.New("the run ended without a report"))
+	a.finish(c, messages.RunFailed, &f)
+}
+
+func (a *Actor) onStopping() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.worker.Stop()
+}
+
+// onStopped comes when the run has terminated too: stopped at once, which is safe,
+// because what is committed has a receipt.
+func (a *Actor) onStopped() {
+	if !a.reported {
+		a.result.State = messages.RunDrained
+		a.report(nil)
+	}
+}
+
+func panicFailure(p messages.PipelineID, reason any) messages.Failure {
+	return connectors.FailureOf(flow.PanicError(reason), messages.Place{Pipeline: p, Stage: connectors.StageRun})
+}
+
+func (a *Actor) observe(e messages.Event) {
+	if a.cfg.Observe == nil {
+		return
+	}
+	e.Time, e.Pipeline, e.Run = time.Now(), a.cfg.Spec.Pipeline, a.record.ID
+	a.cfg.Observe(e)
+}

@@ -1,0 +1,401 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"rapidbyte.io/node/actors/checkpoint"
+	"rapidbyte.io/node/actors/flow"
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+)
+
+// Actor runs one execution of a pipeline.
+type Actor struct {
+	cfg   Config
+	phase phase
+
+	worker *flow.Worker
+	jobs   chan job
+	queue  []job              // not yet given to the worker; bounded by the loads to finish
+	busy   bool               // the worker has a job
+	cancel context.CancelFunc // of every job but close
+
+	session    connectors.Session
+	scan       connectors.Scan
+	checkpoint *actor.PID
+	loads      []*loadRun
+	board      *board
+	attempts   map[messages.PartID]*attempt
+	budget     map[messages.StreamID]budget
+	progress   *progress
+	timer      *time.Timer
+	limit      *time.Timer // of a drain
+
+	failure  *messages.Failure // the first cause, of a load or of the run
+	stopping bool              // fail was called: the whole run ends
+	again    bool
+	met      messages.Epoch // by Open
+	more     bool
+	draining bool
+	warnings []string
+}
+
+type phase uint8
+
+const (
+	phaseOpening phase = iota
+	phaseRunning       // tasks may live
+	phaseClosing
+	phaseEnded
+)
+
+// loadRun is one load of the plan.
+type loadRun struct {
+	planned
+	state     loadState
+	finishing bool // Session.Finish is queued or running
+	retry     Retry
+	failure   *messages.Failure
+}
+
+type loadState uint8
+
+const (
+	loadOpen loadState = iota
+	loadDone           // finished, and the mark is persisted
+	loadFailed
+)
+
+type runContext = context.Context
+
+const tickEvery = 500 * time.Millisecond
+
+// New returns the props of a run actor.
+func New(cfg Config) *actor.Props {
+	return flow.Props(func() actor.Actor {
+		return &Actor{cfg: cfg, attempts: map[messages.PartID]*attempt{}, jobs: make(chan job, 1), progress: newProgress(cfg)}
+	}, actor.WithSupervisor(supervise{}))
+}
+
+// supervise stops a child that panicked and tells its parent; a data stage is never
+// restarted in place: the message it was handling is lost.
+type supervise struct{}
+
+// HandleFailure implements actor.SupervisorStrategy.
+func (supervise) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, _ any) {
+	sup.StopChildren(child)
+	if c, ok := sup.(actor.Context); ok {
+		sys.Root.Send(c.Self(), childFailed{who: child, reason: reason})
+	}
+}
+
+// Receive dispatches; every decision is in a named handler.
+func (a *Actor) Receive(c actor.Context) {
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		a.onStarted(c)
+	case messages.ToRun:
+		a.onMessage(c, m)
+	case jobDone:
+		a.onJobDone(c, m)
+	case checkpoint.Persisted:
+		a.onPersisted(c, m)
+	case checkpoint.PartDone:
+		a.progress.final(m.Part)
+		a.do(c, a.board.onFinal(m.Part))
+	case checkpoint.FinishLoad:
+		a.onFinishLoad(c, m.Load)
+	case checkpoint.Done:
+		a.onLoadDone(c, m.Load)
+	case checkpoint.Reject: // a stale ack changed nothing
+	case checkpoint.SaveTrouble:
+		a.warn("the state store could not save, trying again: " + m.Failure.Why)
+	case checkpoint.Halted:
+		a.fail(c, m.Failure)
+	case checkpoint.RunMarked:
+		a.onMarked(c, m.Err)
+	case childFailed:
+		a.onChildFailed(c, m)
+	case wake:
+		a.do(c, a.board.onWake(m.part, m.token))
+	case tick:
+		a.onTick(c)
+	case deadline:
+		a.do(c, a.board.abort())
+		a.settle(c)
+	case Conclude:
+		c.Send(a.checkpoint, checkpoint.MarkRun{Run: m.Run})
+	case *actor.Terminated:
+		a.onTerminated(c, m.Who)
+	case *actor.Stopping, *actor.Restarting:
+		a.onStopping()
+	case *actor.Stopped:
+		a.onStopped()
+	}
+}
+
+func (a *Actor) onMessage(c actor.Context, m messages.ToRun) {
+	switch m := m.(type) {
+	case messages.Opened:
+		a.onOpened(c, m)
+	case messages.TaskEnded:
+		a.do(c, a.board.onEnded(m))
+	case messages.StageFailed:
+		a.onStageFailed(c, m)
+	case messages.StageStatus:
+		a.progress.status(m)
+	case messages.Drain:
+		a.onDrain(c, m)
+	}
+}
+
+func (a *Actor) onStarted(c actor.Context) {
+	a.board = newBoard(a.cfg.Epoch, a.cfg.Attempt, a.cfg.Spec.Resources.Tasks, a.cfg.Spec.Resources.Retries, a.cfg.Jitter)
+	pid, err := c.SpawnNamed(checkpoint.New(checkpoint.Config{
+		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Store: a.cfg.Store,
+	}), "checkpoint")
+	if err != nil {
+		panic(err)
+	}
+	a.checkpoint = pid
+	root, self := c.ActorSystem().Root, c.Self()
+	a.timer = time.AfterFunc(tickEvery, func() { root.Send(self, tick{}) })
+	jobs := a.jobs
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	a.worker = flow.Go(
+		func(closing context.Context) { work(ctx, closing, jobs, func(d jobDone) { root.Send(self, d) }) },
+		func(err error) { root.Send(self, jobDone{err: err}) },
+	)
+	a.enqueue(a.openJob())
+}
+
+// work runs jobs one after the other; ctx ends all of them but the last, close.
+func work(ctx, closing context.Context, jobs <-chan job, report func(jobDone)) {
+	for {
+		select {
+		case <-closing.Done():
+			return
+		case j := <-jobs:
+			d := jobDone{name: j.name}
+			one := ctx
+			if j.name == jobClose {
+				one = closing
+			}
+			d.err = flow.Protect(func() (err error) { d.then, err = j.run(one); return err })
+			report(d)
+		}
+	}
+}
+
+func (a *Actor) enqueue(j job) {
+	a.queue = append(a.queue, j)
+	a.feed()
+}
+
+func (a *Actor) feed() {
+	if a.busy || len(a.queue) == 0 {
+		return
+	}
+	a.busy = true
+	a.jobs <- a.queue[0]
+	a.queue = a.queue[1:]
+}
+
+func (a *Actor) onJobDone(c actor.Context, d jobDone) {
+	a.busy = false
+	switch {
+	case d.err == nil:
+		if d.then != nil {
+			d.then(c)
+		}
+	case d.name == jobClose:
+		a.end(c)
+	case a.phase == phaseOpening && !a.draining:
+		a.onOpeningFailed(c, d)
+	}
+	a.feed()
+	a.settle(c)
+}
+
+// onOpeningFailed ends the run before any task lived; another go may help.
+func (a *Actor) onOpeningFailed(c actor.Context, d jobDone) {
+	if e, ok := errors.AsType[*connectors.FencedError](d.err); ok && d.name == jobOpen {
+		a.met = e.Registered.Epoch
+	}
+	stage := connectors.StageDestination
+	if d.name == jobScan {
+		stage = connectors.StageSource
+	}
+	f := connectors.FailureOf(d.err, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: stage})
+	if a.failure == nil {
+		a.again = Retryable(f)
+	}
+	a.fail(c, f)
+}
+
+// fail ends the run; the first cause is kept.
+func (a *Actor) fail(c actor.Context, f messages.Failure) {
+	if a.failure == nil && a.phase < phaseClosing {
+		a.failure = &f
+	}
+	if a.phase >= phaseClosing {
+		return
+	}
+	a.stopping = true
+	a.cancel()
+	a.queue = nil
+	a.do(c, a.board.abort())
+	a.settle(c)
+}
+
+func (a *Actor) warn(text string) {
+	a.warnings = append(a.warnings, text)
+	a.observe(messages.Event{Kind: messages.EventWarning, Message: text})
+}
+
+func (a *Actor) observe(e messages.Event) { a.progress.send(e) }
+
+func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
+	if a.draining {
+		return
+	}
+	a.draining = true
+	a.observe(messages.Event{Kind: messages.EventDraining, Message: m.Reason})
+	if a.phase == phaseOpening {
+		a.cancel() // nothing has moved yet
+		a.queue = nil
+	}
+	a.do(c, a.board.drain())
+	if !m.Deadline.IsZero() {
+		root, self := c.ActorSystem().Root, c.Self()
+		a.limit = time.AfterFunc(time.Until(m.Deadline), func() { root.Send(self, deadline{}) })
+	}
+	a.settle(c)
+}
+
+// settle closes the run when nothing can change any more.
+func (a *Actor) settle(c actor.Context) {
+	if a.phase >= phaseClosing || a.busy || len(a.queue) > 0 || !a.board.idle() || len(a.attempts) > 0 {
+		return
+	}
+	if a.phase == phaseOpening && !a.stopping && !a.draining {
+		return
+	}
+	if !a.stopping && a.awaitsFinish() {
+		return // all rows are in: let the swap and the mark come through, also in a drain
+	}
+	a.phase = phaseClosing
+	a.enqueue(a.closeJob())
+}
+
+// awaitsFinish reports whether a load is complete but not yet marked finished.
+func (a *Actor) awaitsFinish() bool {
+	for _, l := range a.loads {
+		if l.state == loadOpen && a.progress.complete(l.load) {
+			return true
+		}
+	}
+	return false
+}
+
+// end reports to the parent.
+func (a *Actor) end(c actor.Context) {
+	if a.phase == phaseEnded {
+		return
+	}
+	a.phase = phaseEnded
+	a.timer.Stop()
+	e := Ended{
+		State: messages.RunCompleted, Failure: a.failure, Again: a.again, Registered: a.met,
+		Attempt: a.board.attempt, Warnings: a.warnings,
+	}
+	for _, l := range a.loads {
+		r := a.progress.result(l)
+		if r.State == messages.RunDrained && e.State == messages.RunCompleted {
+			e.State = messages.RunDrained
+		}
+		e.Streams = append(e.Streams, r)
+	}
+	switch {
+	case a.failure != nil:
+		e.State = messages.RunFailed
+	case a.draining && (e.State != messages.RunCompleted || len(a.loads) == 0 || a.more):
+		e.State = messages.RunDrained
+	default:
+		e.State = messages.RunCompleted // tasks that rested of their own accord resume next time
+		e.Again = a.more
+	}
+	c.Send(c.Parent(), e)
+}
+
+func (a *Actor) onChildFailed(c actor.Context, m childFailed) {
+	f := connectors.FailureOf(flow.PanicError(m.reason), messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun})
+	if t := a.attemptOf(m.who); t != nil {
+		f.Where.Part = t.part.ID
+		a.onStageFailed(c, messages.StageFailed{Part: t.part.ID, Token: t.token, Stage: connectors.StageRun, Failure: f})
+		return
+	}
+	if a.failure == nil {
+		a.again = true
+	}
+	a.fail(c, f)
+}
+
+// onStageFailed isolates what concerns one part and ends the run for the rest.
+func (a *Actor) onStageFailed(c actor.Context, m messages.StageFailed) {
+	if a.board.running(m.Part, m.Token) == nil {
+		return
+	}
+	switch k := connectors.Kind(m.Failure.Kind); {
+	case k == connectors.KindFenced, k == connectors.KindInternal && m.Failure.Code != messages.CodePanic:
+		a.fail(c, m.Failure)
+		return
+	case k == connectors.KindScanLost:
+		a.again = a.failure == nil
+		a.fail(c, m.Failure)
+		return
+	}
+	a.do(c, a.board.onFailed(m))
+	a.settle(c)
+}
+
+func (a *Actor) onStopping() {
+	a.timer.Stop()
+	if a.limit != nil {
+		a.limit.Stop()
+	}
+	a.cancel()
+	a.worker.Stop()
+}
+
+// onStopped comes when every child has terminated: nothing has effects any more.
+func (a *Actor) onStopped() {
+	for _, t := range a.attempts {
+		t.release()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = closeAll(ctx, a.scan, a.session) // stopped at once; what is committed stays
+}
+
+const closeTimeout = 5 * time.Second
+
+// closeAll gives scan and session back.
+func closeAll(ctx context.Context, scan connectors.Scan, session connectors.Session) error {
+	var first error
+	if scan != nil {
+		first = scan.Close(ctx)
+	}
+	if session != nil {
+		if err := session.Close(ctx); err != nil && first == nil {
+			first = fmt.Errorf("close destination: %w", err)
+		}
+	}
+	return first
+}

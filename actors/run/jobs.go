@@ -1,0 +1,266 @@
+package run
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"rapidbyte.io/node/actors/checkpoint"
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+)
+
+// The jobs of the worker goroutine, in the order of a run.
+const (
+	jobOpen   = "open destination"
+	jobScan   = "scan source"
+	jobBegin  = "begin loads"
+	jobFinish = "finish load"
+	jobClose  = "close"
+)
+
+// openJob fences older owners and reads the receipts.
+func (a *Actor) openJob() job {
+	req := connectors.SessionRequest{
+		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Store: a.cfg.Store.Identity(), Adopt: a.cfg.Spec.Adopt,
+	}
+	dest := a.cfg.Spec.Destination
+	return job{name: jobOpen, run: func(ctx runContext) (func(actor.Context), error) {
+		session, err := dest.Open(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return func(c actor.Context) {
+			a.session = session
+			a.onSession(c, session.Recovered())
+		}, nil
+	}}
+}
+
+// onSession records the run and lets the machine compare store and destination;
+// then the source is scanned.
+func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
+	if a.draining || a.stopping {
+		return
+	}
+	forget := a.forget()
+	c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.cfg.Run, Forget: forget})
+	ev := checkpoint.Recovered{Durable: known.Receipts}
+	for _, l := range known.Loads {
+		ev.Begun = append(ev.Begun, l.ID)
+		if l.Finished {
+			ev.Finished = append(ev.Finished, l.ID)
+		}
+	}
+	for _, r := range a.cfg.State.Receipts {
+		if !slices.Contains(forget, r.Load) {
+			ev.Stored = append(ev.Stored, r)
+		}
+	}
+	for _, id := range a.cfg.State.Finished {
+		if !slices.Contains(forget, id.Name) {
+			ev.StoredFinished = append(ev.StoredFinished, id)
+		}
+	}
+	c.Send(a.checkpoint, ev)
+	a.enqueue(a.scanJob(known))
+}
+
+// forget names the loads whose state is dropped: the operator starts them over, or
+// the destination keeps nothing to compare it with.
+func (a *Actor) forget() []string {
+	var names []string
+	add := func(name string) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if f, ok := a.cfg.Spec.Destination.(connectors.Forgetful); ok && f.Forgets() {
+		for _, r := range a.cfg.State.Receipts {
+			add(r.Load)
+		}
+		for _, id := range a.cfg.State.Finished {
+			add(id.Name)
+		}
+	}
+	for _, s := range a.cfg.Spec.Streams {
+		if s.Fresh {
+			add(string(s.Stream))
+		}
+	}
+	return names
+}
+
+// onMarked: the run's record is in the store, or the store does not work.
+func (a *Actor) onMarked(c actor.Context, err error) {
+	switch {
+	case a.phase == phaseEnded:
+		c.Send(c.Parent(), Concluded{Err: err})
+	case err != nil:
+		a.fail(c, checkpoint.StoreFailure(a.cfg.Spec.Pipeline, err))
+	}
+}
+
+// scanJob takes the snapshot and plans.
+func (a *Actor) scanJob(known connectors.Recovered) job {
+	spec := a.cfg.Spec
+	req := connectors.ScanRequest{
+		Pipeline: spec.Pipeline, Epoch: a.cfg.Epoch, Streams: spec.Specs(), Previous: known, Splits: spec.Resources.Tasks,
+	}
+	return job{name: jobScan, run: func(ctx runContext) (func(actor.Context), error) {
+		scan, err := spec.Source.Scan(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		p := scan.Plan()
+		loads, warnings, err := spec.plan(p, known)
+		if err != nil {
+			_ = scan.Close(ctx) // the plan's error is the cause
+			return nil, err
+		}
+		return func(c actor.Context) {
+			a.scan, a.more = scan, p.More
+			for _, w := range p.Warnings {
+				a.warn(w.Message)
+			}
+			for _, w := range warnings {
+				a.warn(w)
+			}
+			a.onPlanned(known, loads)
+		}, nil
+	}}
+}
+
+func (a *Actor) onPlanned(known connectors.Recovered, loads []planned) {
+	if a.draining || a.stopping {
+		return
+	}
+	a.budget = map[messages.StreamID]budget{}
+	for _, l := range loads {
+		a.loads = append(a.loads, &loadRun{planned: l, retry: Retry{Max: a.cfg.Spec.Resources.Retries}})
+		for s, inputs := range l.inputs {
+			w, limits := a.cfg.Spec.Resources.budget(len(inputs))
+			a.budget[s] = budget{window: w, limits: limits}
+		}
+		a.progress.plan(l, known)
+	}
+	a.enqueue(a.beginJob(known))
+}
+
+// beginJob makes targets, staging and receipts exist.
+func (a *Actor) beginJob(known connectors.Recovered) job {
+	session, loads := a.session, a.loads
+	return job{name: jobBegin, run: func(ctx runContext) (func(actor.Context), error) {
+		for _, l := range loads {
+			if err := session.Begin(ctx, l.load); err != nil {
+				return nil, atStream(err, messages.StreamID(l.load.ID.Name))
+			}
+		}
+		return func(c actor.Context) { a.onBegun(c, known) }, nil
+	}}
+}
+
+func atStream(err error, s messages.StreamID) error {
+	return connectors.FailureOf(err, messages.Place{Stream: s, Stage: connectors.StageDestination})
+}
+
+func (a *Actor) onBegun(c actor.Context, known connectors.Recovered) {
+	a.phase = phaseRunning
+	for _, l := range a.loads {
+		ids := make([]messages.PartID, 0, len(l.load.Parts))
+		for _, p := range l.load.Parts {
+			ids = append(ids, p.ID)
+			a.board.add(p, isFinal(known, p))
+		}
+		c.Send(a.checkpoint, checkpoint.Began{Load: l.load.ID, Parts: ids})
+	}
+	if a.draining {
+		a.do(c, a.board.drain())
+		return
+	}
+	a.do(c, a.board.start())
+}
+
+// isFinal reports whether the destination has the part's final receipt.
+func isFinal(known connectors.Recovered, p connectors.Part) bool {
+	return slices.ContainsFunc(known.Receipts, func(r messages.Receipt) bool {
+		return r.Part == p.ID && r.LoadID() == p.Load && r.Final
+	})
+}
+
+// onFinishLoad: every part is final and persisted.
+func (a *Actor) onFinishLoad(c actor.Context, id messages.LoadID) {
+	l := a.load(id)
+	if l == nil || l.finishing || l.state != loadOpen || a.phase != phaseRunning || a.stopping {
+		return
+	}
+	l.finishing = true
+	session := a.session
+	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
+		err := session.Finish(ctx, id)
+		return func(c actor.Context) { a.onFinished(c, l, err) }, nil
+	}})
+}
+
+func (a *Actor) onFinished(c actor.Context, l *loadRun, err error) {
+	l.finishing = false
+	if err == nil {
+		c.Send(a.checkpoint, checkpoint.Finished{Load: l.load.ID})
+		return
+	}
+	f := connectors.FailureOf(err, messages.Place{
+		Pipeline: a.cfg.Spec.Pipeline, Stream: messages.StreamID(l.load.ID.Name), Stage: connectors.StageDestination,
+	})
+	if k := connectors.Kind(f.Kind); k == connectors.KindFenced || k == connectors.KindInternal && f.Code != messages.CodePanic {
+		a.fail(c, f)
+		return
+	}
+	if _, again := l.retry.Failed(f, 0, 0); again {
+		a.warn(fmt.Sprintf("stream %s: finishing the load failed, trying again: %s", l.load.ID.Name, f.Why))
+		return // the checkpoint actor asks again at its next tick
+	}
+	a.giveUpLoad(c, l, f)
+}
+
+func (a *Actor) giveUpLoad(c actor.Context, l *loadRun, f messages.Failure) {
+	l.state, l.failure = loadFailed, &f
+	if a.failure == nil {
+		a.failure = &f // the run goes on with the other loads, and fails in the end
+	}
+	a.observe(messages.Event{Kind: messages.EventStreamFailed, Stream: l.stream, Failure: &f})
+	a.do(c, a.board.failLoad(l.load.ID.Name))
+}
+
+func (a *Actor) onLoadDone(c actor.Context, id messages.LoadID) {
+	l := a.load(id)
+	if l == nil || l.state != loadOpen {
+		return
+	}
+	l.state = loadDone
+	r := a.progress.result(l)
+	a.observe(messages.Event{
+		Kind: messages.EventStreamFinished, Stream: l.stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Bytes: r.Bytes,
+	})
+	a.settle(c)
+}
+
+func (a *Actor) load(id messages.LoadID) *loadRun {
+	i := slices.IndexFunc(a.loads, func(l *loadRun) bool { return l.load.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return a.loads[i]
+}
+
+// closeJob gives everything back; the run has ended then.
+func (a *Actor) closeJob() job {
+	scan, session := a.scan, a.session
+	a.scan, a.session = nil, nil
+	return job{name: jobClose, run: func(ctx runContext) (func(actor.Context), error) {
+		if err := closeAll(ctx, scan, session); err != nil {
+			return nil, err
+		}
+		return a.end, nil
+	}}
+}

@@ -1,0 +1,244 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+)
+
+// planned is a load as it will be begun, and how its rows get there.
+type planned struct {
+	load   connectors.Load
+	inputs map[messages.StreamID][]connectors.StreamPlan // per stream: what the source emits, then what each applied step receives
+	reads  []connectors.StreamPlan                       // as the source reads them
+	stream messages.StreamID                             // for progress; of a slot: its name
+}
+
+// Plan turns what the source will read into what the destination begins: the
+// document's mode, key and target, and the schema behind the transforms. It decides
+// about unfinished loads. Pure; check uses it too.
+func (s Spec) Plan(p connectors.Plan, known connectors.Recovered) (loads []connectors.Load, warnings []string, err error) {
+	ps, warnings, err := s.plan(p, known)
+	for _, l := range ps {
+		loads = append(loads, l.load)
+	}
+	return loads, warnings, err
+}
+
+func (s Spec) plan(p connectors.Plan, known connectors.Recovered) ([]planned, []string, error) {
+	var out []planned
+	var warnings []string
+	for _, l := range p.Loads {
+		one, warning, err := s.planLoad(l, p.Identity, known)
+		if err != nil {
+			return nil, warnings, err
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+		out = append(out, one)
+	}
+	return out, warnings, nil
+}
+
+func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Recovered) (planned, string, error) {
+	one := planned{inputs: map[messages.StreamID][]connectors.StreamPlan{}, stream: messages.StreamID(l.ID.Name)}
+	if len(l.Streams) == 0 {
+		return one, "", s.bug("plan load", fmt.Errorf("load %q has no stream", l.ID.Name))
+	}
+	first, ok := s.stream(l.Streams[0].Stream)
+	if !ok {
+		return one, "", s.bug("plan load", fmt.Errorf("stream %q was not asked for", l.Streams[0].Stream))
+	}
+	l.Mode, l.Identity = first.Mode, identity
+	one.reads = l.Streams
+	out := make([]connectors.StreamPlan, 0, len(l.Streams))
+	for _, sp := range l.Streams {
+		spec, ok := s.stream(sp.Stream)
+		if !ok {
+			return one, "", s.bug("plan load", fmt.Errorf("stream %q was not asked for", sp.Stream))
+		}
+		inputs, err := s.inputs(sp)
+		if err != nil {
+			return one, "", err
+		}
+		one.inputs[sp.Stream] = inputs
+		last := inputs[len(inputs)-1]
+		if len(spec.Key) > 0 {
+			last.Key = spec.Key
+		}
+		last.Target, last.Rows = spec.Target, sp.Rows
+		if err := checkShape(last, l.Mode); err != nil {
+			return one, "", err
+		}
+		out = append(out, last)
+	}
+	l.Streams = out
+	warning, err := s.carryOn(&l, first, known)
+	one.load = l
+	return one, warning, err
+}
+
+// inputs returns the stream as the source emits it and as each step leaves it; the
+// last one is what the writer receives.
+func (s Spec) inputs(sp connectors.StreamPlan) ([]connectors.StreamPlan, error) {
+	out := []connectors.StreamPlan{sp}
+	for _, t := range s.Transforms {
+		if !t.appliesTo(sp.Stream) {
+			continue
+		}
+		schema, err := t.Schema(sp.Stream, sp.Schema)
+		if err != nil {
+			at := messages.Place{Pipeline: s.Pipeline, Stream: sp.Stream, Stage: connectors.StageTransform}
+			return nil, connectors.FailureOf(err, at)
+		}
+		sp.Schema = schema
+		out = append(out, sp)
+	}
+	return out, nil
+}
+
+// carryOn decides about an unfinished load: go on, or begin again under the next
+// number. A new load passes through.
+func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered) (warning string, err error) {
+	i := slices.IndexFunc(known.Loads, func(k connectors.LoadStatus) bool { return k.ID.Name == l.ID.Name })
+	if i < 0 {
+		return "", nil
+	}
+	before := known.Loads[i]
+	if l.Continuity == "" {
+		if l.ID.Number <= before.ID.Number {
+			return "", s.bug("plan load", fmt.Errorf("load %d of %q is not above %d", l.ID.Number, l.ID.Name, before.ID.Number))
+		}
+		return "", nil
+	}
+	if before.ID != l.ID || before.Finished {
+		return "", s.bug("plan load", fmt.Errorf("load %d of %q is not the unfinished one", l.ID.Number, l.ID.Name))
+	}
+	at := messages.Place{Pipeline: s.Pipeline, Stream: messages.StreamID(l.ID.Name), Stage: connectors.StageSource}
+	untouched := !touched(known, l.ID)
+	other := before.Identity != "" && before.Identity != l.Identity
+	modeChanged := before.Mode != "" && before.Mode != l.Mode
+	switch {
+	case untouched && (other || modeChanged || l.Continuity != connectors.ContinueExact):
+		restart(l)
+		return "", nil
+	case modeChanged && (before.Mode == connectors.ModeAppend || l.Mode == connectors.ModeAppend):
+		return "", &connectors.Error{
+			Op: "continue load", Kind: connectors.KindConfig, Commit: connectors.CommitNone, Code: messages.CodeDocConflict, Place: at,
+			Err:  fmt.Errorf("the unfinished load was begun as %s, the document now says %s", before.Mode, l.Mode),
+			Next: "Let the load finish under its old write_mode first, or start over with `--full-refresh`.",
+		}
+	case modeChanged:
+		restart(l)
+		return "", nil
+	case other:
+		return "", lost(at, fmt.Errorf("the unfinished load was read from %q, this is %q", before.Identity, l.Identity))
+	case l.Continuity == connectors.ContinueExact:
+		return "", nil
+	case l.Mode != connectors.ModeAppend:
+		restart(l) // staging is begun again; an upsert reads again
+		return "", nil
+	case l.Continuity == connectors.ContinueLost:
+		return "", lost(at, errors.New("the positions of the unfinished load mean nothing to the source any more"))
+	case st.OnLost == LostFail:
+		return "", lost(at, errors.New("the snapshot of the unfinished load is gone, and on_lost_snapshot is fail"))
+	}
+	return fmt.Sprintf("stream %s: two snapshots were read; a row that changed between them may be missing or doubled (on_lost_snapshot: continue)", l.ID.Name), nil
+}
+
+// touched reports whether any part of the load has committed something.
+func touched(known connectors.Recovered, id messages.LoadID) bool {
+	return slices.ContainsFunc(known.Receipts, func(r messages.Receipt) bool { return r.LoadID() == id && r.Version.Commit > 0 })
+}
+
+// restart gives the load the next number: Begin drops what the old one staged.
+func restart(l *connectors.Load) {
+	l.ID.Number++
+	l.Continuity = ""
+	parts := make([]connectors.Part, len(l.Parts))
+	for i, p := range l.Parts {
+		p.Load = l.ID
+		parts[i] = p
+	}
+	l.Parts = parts
+}
+
+func lost(at messages.Place, err error) error {
+	return &connectors.Error{
+		Op: "continue load", Kind: connectors.KindGap, Commit: connectors.CommitNone,
+		Code: messages.CodeSourceGap, Place: at, Err: err,
+	}
+}
+
+// checkShape refuses what no destination could hold.
+func checkShape(sp connectors.StreamPlan, mode connectors.WriteMode) error {
+	at := messages.Place{Stream: sp.Stream}
+	fail := func(code messages.Code, field string, err error) error {
+		at.Field = field
+		return &connectors.Error{Op: "plan stream", Kind: connectors.KindSchema, Commit: connectors.CommitNone, Code: code, Place: at, Err: err}
+	}
+	if sp.Schema == nil || sp.Schema.NumFields() == 0 {
+		return fail(messages.CodeSchemaEmpty, "", errors.New("the stream has no columns"))
+	}
+	seen := map[string]bool{}
+	for _, f := range sp.Schema.Fields() {
+		switch {
+		case f.Name == "":
+			return fail(messages.CodeSchemaName, "", errors.New("a column has an empty name"))
+		case seen[f.Name]:
+			return fail(messages.CodeSchemaName, f.Name, errors.New("two columns have this name"))
+		}
+		seen[f.Name] = true
+	}
+	if mode == connectors.ModeUpsert && len(sp.Key) == 0 {
+		return fail(messages.CodeSchemaColumn, "primary_key",
+			errors.New("write_mode upsert needs a key, and neither the document nor the source names one"))
+	}
+	for _, k := range sp.Key {
+		if !seen[k] && mode == connectors.ModeUpsert {
+			return fail(messages.CodeSchemaColumn, k, fmt.Errorf("the key column is not among the columns that arrive: %s", names(sp.Schema)))
+		}
+	}
+	return nil
+}
+
+func names(s *arrow.Schema) string {
+	out := ""
+	for i, f := range s.Fields() {
+		if i == 12 {
+			return out + ", .."
+		}
+		if i > 0 {
+			out += ", "
+		}
+		out += f.Name
+	}
+	return out
+}
+
+func (s Spec) stream(id messages.StreamID) (Stream, bool) {
+	i := slices.IndexFunc(s.Streams, func(x Stream) bool { return x.Stream == id })
+	if i < 0 {
+		return Stream{}, false
+	}
+	return s.Streams[i], true
+}
+
+// Specs returns what the source is asked for.
+func (s Spec) Specs() []connectors.StreamSpec {
+	out := make([]connectors.StreamSpec, len(s.Streams))
+	for i, st := range s.Streams {
+		out[i] = st.StreamSpec
+	}
+	return out
+}
+
+func (s Spec) bug(op string, err error) error {
+	return &connectors.Error{Op: op, Kind: connectors.KindInternal, Commit: connectors.CommitNone, Place: messages.Place{Pipeline: s.Pipeline}, Err: err}
+}

@@ -1,0 +1,30 @@
+package messages
+
+import "time"
+
+// StreamResult is what one run did for one stream.
+type StreamResult struct {
+	Stream       StreamID `json:"name"`
+	Target       string   `json:"target,omitempty"`
+	State        RunState `json:"state"`
+	RowsRead     int64    `json:"rows_read"`    // from the source, in committed work of this run
+	RowsWritten  int64    `json:"rows_written"` // committed at the destination in this run
+	RowsRejected int64    `json:"rows_rejected,omitempty"`
+	Bytes        int64    `json:"bytes"`            // Arrow bytes read in this run
+	Cursor       *Cursor  `json:"cursor,omitempty"` // of the last persisted receipt, when the stream is one task
+	Tasks        int      `json:"tasks"`
+	Retries      int      `json:"retries,omitempty"`
+	Failure      *Failure `json:"error,omitempty"`
+}
+
+// RunResult is how a run ended.
+type RunResult struct {
+	RunID    string         `json:"run_id"`
+	Pipeline PipelineID     `json:"pipeline"`
+	Epoch    Epoch          `json:"epoch"`
+	State    RunState       `json:"state"`
+	Elapsed  time.Duration  `json:"-"`
+	Streams  []StreamResult `json:"streams"`
+	Warnings []string       `json:"warnings,omitempty"`
+	Failure  *Failure       `json:"error,omitempty"` // the first cause
+}
