@@ -100,6 +100,11 @@ func DecimalText(s string) string {
 	return s
 }
 
+func scale(a arrow.Array) int32 {
+	t, _ := a.DataType().(arrow.DecimalType)
+	return t.GetScale()
+}
+
 // ValueText returns value i of a as canonical text, see RowText.
 func ValueText(a arrow.Array, i int) string {
 	if a.IsNull(i) {
@@ -133,8 +138,14 @@ func ValueText(a arrow.Array, i int) string {
 			return Text(a.ValueStr(i))
 		}
 		return ValueText(a.Storage(), i)
-	case *array.Decimal32, *array.Decimal64, *array.Decimal128, *array.Decimal256:
-		return DecimalText(a.ValueStr(i))
+	case *array.Decimal32:
+		return DecimalText(a.Value(i).ToString(scale(a)))
+	case *array.Decimal64:
+		return DecimalText(a.Value(i).ToString(scale(a)))
+	case *array.Decimal128:
+		return DecimalText(a.Value(i).ToString(scale(a)))
+	case *array.Decimal256:
+		return DecimalText(a.Value(i).ToString(scale(a)))
 	case array.ListLike: // maps too
 		return listText(a, i)
 	case *array.Struct:

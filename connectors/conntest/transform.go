@@ -16,7 +16,7 @@ type TransformFactory struct {
 
 	Stream messages.StreamID
 	Schema *arrow.Schema // of the input
-	Rows   [][]any       // the input, at least 3 rows; see Batch for the values
+	Rows   [][]any       // the input, at least 3 rows; see Build for the values
 
 	// Want is the output as RowText, in order.
 	Want []string
