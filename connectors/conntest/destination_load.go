@@ -265,7 +265,9 @@ func (r *destRig) watch(target string, old, new []string) (stop func()) {
 			}
 		}
 	}()
-	return func() { close(quit); <-done }
+	stop = sync.OnceFunc(func() { close(quit); <-done })
+	r.t.Cleanup(stop)
+	return stop
 }
 
 // partsInParallel: parts of one stream and of several, each with its own writer.

@@ -33,11 +33,21 @@ type MemoryDestination struct {
 	FinishedFn   Hook // behind it: a reply that was lost
 	CloseFn      Hook // closing a writer; the writer is closed whatever it returns
 
+	flaws flaws // none, but in tests of the suite
+
 	calls    counter
 	mu       sync.Mutex
 	owners   map[messages.PipelineID]*memoryOwner
 	tables   map[string]*memoryTable
 	rejected map[string][]string
+}
+
+// flaws switch off one rule each, to see that a check notices.
+type flaws struct {
+	anyEpoch, anyAttempt, anyStore bool // nobody is fenced or refused
+	finishEarly                    bool // parts need not be final
+	noStaging                      bool // a replace writes where readers look
+	keepReceipts                   bool // a new load takes over the receipts of the old one
 }
 
 // memoryOwner is what is recorded of a pipeline.
@@ -138,13 +148,13 @@ func (d *MemoryDestination) Open(ctx context.Context, r connectors.SessionReques
 		o = &memoryOwner{store: r.Store, loads: make(map[string]*memoryLoad)}
 		d.owners[r.Pipeline] = o
 	}
-	if o.store != r.Store && !r.Adopt {
+	if o.store != r.Store && !r.Adopt && !d.flaws.anyStore {
 		return nil, &connectors.Error{
 			Op: "open destination", Kind: connectors.KindConfig, Code: messages.CodeDestForeign,
 			Err: fmt.Errorf("pipeline %s belongs to state store %q, this is %q", r.Pipeline, o.store, r.Store),
 		}
 	}
-	if o.epoch > r.Epoch {
+	if o.epoch > r.Epoch && !d.flaws.anyEpoch {
 		return nil, &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 	}
 	o.epoch, o.store = r.Epoch, r.Store
@@ -179,7 +189,7 @@ type memorySession struct {
 
 // fenced reports a younger owner. The destination is locked.
 func (s *memorySession) fenced() error {
-	if s.owner.epoch > s.epoch {
+	if s.owner.epoch > s.epoch && !s.dest.flaws.anyEpoch {
 		return &connectors.FencedError{Registered: messages.Token{Epoch: s.owner.epoch}}
 	}
 	return nil
@@ -262,6 +272,9 @@ func (s *memorySession) Begin(ctx context.Context, l connectors.Load) error {
 			Part: p.ID, Load: l.ID.Name, Version: messages.Version{Load: l.ID.Number}, Token: messages.Token{Epoch: s.epoch},
 		}}
 	}
+	if old := s.owner.loads[l.ID.Name]; old != nil && s.dest.flaws.keepReceipts {
+		load.parts = old.parts
+	}
 	s.owner.loads[l.ID.Name] = load
 	return nil
 }
@@ -329,11 +342,11 @@ func (s *memorySession) finish(id messages.LoadID) error {
 		return nil
 	}
 	for _, p := range load.parts {
-		if !p.receipt.Final {
+		if !p.receipt.Final && !s.dest.flaws.finishEarly {
 			return refuse("part %s is not final", p.part.ID)
 		}
 	}
-	if load.plan.Mode == connectors.ModeReplace {
+	if load.plan.Mode == connectors.ModeReplace && !s.dest.flaws.noStaging {
 		for target, t := range load.staging {
 			s.dest.tables[target] = t
 		}

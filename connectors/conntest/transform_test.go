@@ -1,0 +1,116 @@
+package conntest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+)
+
+// evens is a transform that keeps rows with an even id and sets the others aside.
+// Each field plants a fault.
+type evens struct {
+	lossy, leaky, deaf, late bool
+	held                     []messages.Data // of late
+}
+
+func (e *evens) Schema(_ messages.StreamID, in *arrow.Schema) (*arrow.Schema, error) { return in, nil }
+
+func (e *evens) Open(_ context.Context, r connectors.StageRequest) (connectors.Stage, error) {
+	return &evenStage{e: e, mem: r.Mem}, nil
+}
+
+type evenStage struct {
+	e   *evens
+	mem memory.Allocator
+}
+
+func (s *evenStage) Apply(ctx context.Context, d messages.Data, out connectors.Outlet) error {
+	b, ok := d.(messages.Batch)
+	if !ok {
+		if s.e.deaf {
+			Release(d)
+			return nil
+		}
+		return out(ctx, d)
+	}
+	if !s.e.leaky {
+		defer b.Rows.Release()
+	}
+	rec, err := record(b.Rows)
+	if err != nil {
+		return err
+	}
+	ids, _ := rec.Column(0).(*array.Int64)
+	for i := range rec.NumRows() {
+		row := messages.ArrowRows{Record: rec.NewSlice(i, i+1)}
+		var d messages.Data = messages.Batch{Stream: b.Stream, Version: b.Version, Rows: row}
+		if ids.Value(int(i))%2 == 1 {
+			d = messages.Rejected{Stream: b.Stream, Reason: "odd", Rows: row}
+		}
+		if s.e.lossy && ids.Value(int(i)) == 4 {
+			Release(d)
+			continue
+		}
+		if s.e.late {
+			s.e.held = append(s.e.held, d)
+			continue
+		}
+		if err := out(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *evenStage) Flush(ctx context.Context, out connectors.Outlet) error {
+	for i, d := range s.e.held {
+		if err := out(ctx, d); err != nil {
+			for _, d := range s.e.held[i+1:] {
+				Release(d)
+			}
+			s.e.held = nil
+			return err
+		}
+	}
+	s.e.held = nil
+	return nil
+}
+
+func (s *evenStage) Close(context.Context) error { return nil }
+
+func evenFactory(e evens) TransformFactory {
+	return TransformFactory{
+		New:    func(T) connectors.Transform { e := e; return &e },
+		Stream: "orders", Schema: Numbers("orders", 0).Schema, Rows: NumberRows(1, 6),
+		Want: []string{"2|row 2", "4|row 4", "6|row 6"}, Rejected: 3,
+	}
+}
+
+func TestTransformConforms(t *testing.T) { Transform(t, evenFactory(evens{})) }
+
+func TestSuiteCatchesATransformThat(t *testing.T) {
+	for _, c := range []struct {
+		name, check, says string
+		e                 evens
+	}{
+		{"loses a row", "output_is_exact", "row 4", evens{lossy: true}},
+		{"leaks a batch", "batches_are_released_once", "leaked batch", evens{leaky: true}},
+		{"swallows items it does not know", "others_pass_through", "goes on", evens{deaf: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			wantCaught(t, TransformChecks(), evenFactory(c.e), c.check, c.says)
+		})
+	}
+	t.Run("holds rows of two stages in one place", func(t *testing.T) {
+		f := evenFactory(evens{})
+		e := &evens{late: true}
+		f.New = func(T) connectors.Transform { return e }
+		wantCaught(t, only(TransformChecks(), "stages_are_apart"), f, "stages_are_apart", "Not equal")
+	})
+}
