@@ -101,3 +101,11 @@ type Emitter interface {
 	// between transactions. Needs no credit.
 	Barrier(ctx context.Context, kind messages.BarrierKind, p messages.Position) error
 }
+
+// Rememberer is implemented by a Source that skips, in append and upsert, what
+// earlier finished loads have read. Running it again then adds nothing twice; of any
+// other source a completed full refresh that is run again appends a second copy.
+type Rememberer interface {
+	// Remembers reports whether it does.
+	Remembers() bool
+}

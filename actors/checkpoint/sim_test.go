@@ -2,18 +2,31 @@ package checkpoint
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/messages"
 )
 
-var (
-	seeds   = flag.Int("seeds", 20_000, "seeds to simulate")
-	oneSeed = flag.Uint64("seed", 0, "replay this seed only")
-)
+// seeds returns the seeds to simulate: RB_SEED replays one, RB_SEEDS runs more.
+func seeds(n uint64) []uint64 {
+	if s, err := strconv.ParseUint(os.Getenv("RB_SEED"), 10, 64); err == nil {
+		return []uint64{s}
+	}
+	if m, err := strconv.ParseUint(os.Getenv("RB_SEEDS"), 10, 64); err == nil {
+		n = m
+	}
+	out := make([]uint64, n)
+	for i := range out {
+		out[i] = uint64(i) + 1
+	}
+	return out
+}
 
 const (
 	pipeline = messages.PipelineID("p")
@@ -390,24 +403,18 @@ func run(seed uint64, m mutant, seen map[string]int) error {
 
 func TestSimulation(t *testing.T) {
 	seen := map[string]int{}
-	if *oneSeed != 0 {
-		if err := run(*oneSeed, none, seen); err != nil {
-			t.Fatal(err)
-		}
-		return
+	all := seeds(5_000)
+	for _, seed := range all {
+		require.NoError(t, run(seed, none, seen), "seed %d", seed)
 	}
-	for seed := range uint64(*seeds) {
-		if err := run(seed+1, none, seen); err != nil {
-			t.Fatalf("seed %d: %v", seed+1, err)
-		}
+	if len(all) < 1_000 {
+		return // a replay reaches few rare states
 	}
 	for _, rare := range []string{
 		"unknown commit resolved as committed", "fenced writer refused by the destination", "fenced zombie refused by the store",
 		"state repaired from a receipt", "save done but reported failed", "stale note rejected", "state store lost",
 	} {
-		if seen[rare] == 0 {
-			t.Errorf("never reached: %s", rare)
-		}
+		require.Positive(t, seen[rare], "never reached: %s", rare)
 		t.Logf("%8d  %s", seen[rare], rare)
 	}
 }

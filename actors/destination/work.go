@@ -99,8 +99,8 @@ func (k *work) commit(ctx context.Context, b messages.Barrier) (messages.Receipt
 // checkOpened asserts what OpenWriter promises.
 func (k *work) checkOpened(r messages.Receipt) error {
 	t := k.cfg.Task
-	if r.Part != t.Part.ID || r.LoadID() != t.Part.Load || r.Token != t.Token {
-		return broken("open writer", fmt.Errorf("the receipt is of part %q, load %v, token %v; want %q, %v, %v",
+	if r.Part != t.Part.ID || r.LoadID() != t.Part.Load || r.Token.Compare(t.Token) > 0 {
+		return broken("open writer", fmt.Errorf("the receipt is of part %q, load %v, written by %v; want %q, %v, at most %v",
 			r.Part, r.LoadID(), r.Token, t.Part.ID, t.Part.Load, t.Token))
 	}
 	return nil
