@@ -8,17 +8,25 @@ import (
 )
 
 var (
-	// ErrFenced: the pipeline has a higher epoch. Stop at once and change nothing.
+	// ErrFenced means that the pipeline has a higher epoch. Stop at once and change nothing.
 	ErrFenced = errors.New("a newer owner has the pipeline")
-	// ErrHeld: another process has the store. Wait, or stop that process.
+	// ErrHeld means that another process has the store. Wait, or stop that process.
 	ErrHeld = errors.New("held by another process")
-	// ErrDamaged: the store cannot be trusted. Rebuild it from the destinations, on
-	// the operator's word only.
+	// ErrDamaged means that the store cannot be trusted. Rebuild it from the
+	// destinations, on the operator's word only.
 	ErrDamaged = errors.New("damaged")
-	// ErrForeign: this is not a store of ours, or one of another format version.
+	// ErrForeign means that this is no store of ours, or one of another format
+	// version.
 	ErrForeign = errors.New("not a state store of this version")
-	// ErrFull: no space left. The transaction did not happen.
+	// ErrFull means that no space is left. The transaction did not happen.
 	ErrFull = errors.New("no space left")
+	// ErrBroken means that the disk failed while state was being made durable, and
+	// nobody can know what is on it before it is read afresh: after a failed fsync
+	// the kernel may have dropped what it could not write. The store returns this for
+	// ever; end the process, a new one recovers.
+	ErrBroken = errors.New("the disk failed; only a restart can tell what is stored")
+	// ErrInvalid means that the caller asks for what cannot be stored: its bug.
+	ErrInvalid = errors.New("invalid update")
 )
 
 // Error says what was attempted, on what.
@@ -61,6 +69,8 @@ func CodeOf(err error) messages.Code {
 		return messages.CodeStateForeign
 	case errors.Is(err, ErrFull):
 		return messages.CodeStateFull
+	case errors.Is(err, ErrInvalid):
+		return messages.CodeInternal
 	}
 	return messages.CodeState
 }

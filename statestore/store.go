@@ -25,10 +25,13 @@ type Store interface {
 	// Save applies u in one transaction, if e is still the pipeline's epoch. It never
 	// lowers a version: a receipt that is not above the stored one of its part
 	// changes nothing. A receipt of load n removes the receipts of smaller loads of
-	// its name. Saving the same update again changes nothing.
+	// its name, and one of a load smaller than what the name has reached changes
+	// nothing. A run that ended stays ended; the newest RunsKept are kept. Saving the
+	// same update again changes nothing. An update that fails Check is ErrInvalid.
 	Save(ctx context.Context, p messages.PipelineID, e messages.Epoch, u Update) error
 
-	// Runs lists the runs of a pipeline, newest first, at most limit.
+	// Runs lists the runs of a pipeline, newest first (by epoch, then by ID), at most
+	// limit; times are in UTC.
 	Runs(ctx context.Context, p messages.PipelineID, limit int) ([]Run, error)
 
 	// Close releases the store. Idempotent.
@@ -40,10 +43,10 @@ type State struct {
 	Epoch    messages.Epoch
 	Receipts []messages.Receipt // K, sorted by part
 	Finished []messages.LoadID  // sorted by name
-	Run      Run                // the unfinished run; zero when the last one ended
+	Run      Run                // the newest run if it is unfinished; zero when it has ended
 }
 
-// Update is one change.
+// Update is one change. Forget is applied first, then the receipts in order.
 type Update struct {
 	Receipts []messages.Receipt
 	Finished []messages.LoadID
