@@ -80,7 +80,7 @@ var slotShape = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // Problems reports everything that is wrong with c.
 func (c SourceConfig) Problems() []connectors.Problem {
-	p := c.Connection.problems()
+	p := c.problems()
 	p = append(p, identifier("schema", c.Schema)...)
 	if c.ReplicationSlot != "" && !slotShape.MatchString(c.ReplicationSlot) {
 		p = append(p, connectors.Problem{Path: "replication_slot", Message: fmt.Sprintf("found %q, expected 1 to 63 characters of a-z, 0-9 and _", c.ReplicationSlot)})
@@ -93,7 +93,7 @@ func (c SourceConfig) Problems() []connectors.Problem {
 
 // Problems reports everything that is wrong with c.
 func (c DestinationConfig) Problems() []connectors.Problem {
-	p := append(c.Connection.problems(), identifier("schema", c.Schema)...)
+	p := append(c.problems(), identifier("schema", c.Schema)...)
 	if slices.Contains([]string{"pg_catalog", "information_schema", "_rapidbyte"}, c.Schema) {
 		p = append(p, connectors.Problem{Path: "schema", Message: fmt.Sprintf("found %q, which is reserved", c.Schema)})
 	}

@@ -9,14 +9,12 @@ import (
 	"rapidbyte.io/node/connectors/validate"
 )
 
-func number(x float64) *float64 { return &x }
-
 func TestSoundRulesHaveNoProblems(t *testing.T) {
 	c := validate.Config{Rules: []validate.Rule{
 		{NotNull: []string{"id", "email"}},
 		{Unique: []string{"id"}},
 		{Regex: []validate.Regex{{Field: "email", Pattern: "^[^@]+@[^@]+$"}}},
-		{Range: []validate.Range{{Field: "age", Min: number(0), Max: number(0)}, {Field: "n", Max: number(3)}}},
+		{Range: []validate.Range{{Field: "age", Min: new(float64(0)), Max: new(float64(0))}, {Field: "n", Max: new(float64(3))}}},
 	}}
 	require.Empty(t, c.Problems())
 }
@@ -28,7 +26,7 @@ func TestEveryBrokenRuleIsReported(t *testing.T) {
 		{Regex: []validate.Regex{{Field: "a", Pattern: "("}}},
 		{Regex: []validate.Regex{{Field: "a", Pattern: "a"}, {Field: "a", Pattern: "[z-a]"}}},
 		{Range: []validate.Range{{Field: "a"}}},
-		{Range: []validate.Range{{Field: "a", Min: number(2), Max: number(1)}}},
+		{Range: []validate.Range{{Field: "a", Min: new(float64(2)), Max: new(float64(1))}}},
 		{Regex: []validate.Regex{}},
 		{Range: []validate.Range{}},
 	}}

@@ -117,7 +117,7 @@ func (doc *Document) checkNames(r *report) {
 			continue
 		}
 		names[s.Name] = true
-		target, at, err := doc.targetOf(s)
+		target, at, err := doc.targetOf(r, s)
 		switch {
 		case isPattern(s.Name) || !r.sound("source.config") || !r.sound(at):
 			continue // not known yet
@@ -166,7 +166,7 @@ func (doc *Document) checkTemplate(r *report) {
 		if !isPattern(s.Name) || s.Target == "" && doc.Destination.Target == "" {
 			continue
 		}
-		_, at, err := doc.targetOf(s)
+		_, at, err := doc.targetOf(r, s)
 		template := s.Target
 		if template == "" {
 			template = doc.Destination.Target

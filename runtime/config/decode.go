@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"reflect"
@@ -199,10 +200,10 @@ func lack(given bool) string {
 
 // empty reports whether a required value says nothing.
 func empty(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.String:
+	switch k := v.Kind(); {
+	case k == reflect.String:
 		return v.String() == ""
-	case reflect.Slice, reflect.Map:
+	case k == reflect.Slice || k == reflect.Map:
 		return v.Len() == 0
 	}
 	return v.Type() == secretType && v.IsZero()
@@ -234,8 +235,14 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, r rules) {
 		d.mismatch(n, path, r, expected(v.Type(), r))
 		return
 	}
-	if size := v.Len(); size < r.itemsMin || r.itemsMax > 0 && size > r.itemsMax {
-		d.mismatch(n, path, r, fmt.Sprintf("a list of %s items", span(r.itemsMin, r.itemsMax)))
+	switch size := v.Len(); {
+	case size == 0 && r.itemsMin > 0:
+		d.add(problem{code: messages.CodeDocMissing, path: path, at: place(n), what: "the list is empty, expected " + cmp.Or(r.expect, "at least one item")})
+	case size < r.itemsMin || r.itemsMax > 0 && size > r.itemsMax:
+		d.add(problem{
+			code: messages.CodeDocValue, path: path, at: place(n),
+			what: fmt.Sprintf("found a list of %d items, expected %s", size, span(r.itemsMin, r.itemsMax)),
+		})
 	}
 	if r.unique && v.Type().Elem().Kind() == reflect.String {
 		d.distinct(v, path)
@@ -339,6 +346,9 @@ func expected(t reflect.Type, r rules) string {
 	}
 	switch {
 	case r.lengthMax > 0:
+		if r.lengthMin == 1 && r.lengthMax == 1 {
+			return "a single character"
+		}
 		return fmt.Sprintf("text of %s characters", span(r.lengthMin, r.lengthMax))
 	case r.pattern != nil:
 		return "text of the form " + strings.Trim(r.pattern.String(), "^$")

@@ -155,7 +155,7 @@ func (d *decoder) badReference(at position, path string) {
 // readFile returns the content of a file without its last line break.
 func (d *decoder) readFile(name string, at position, path string) (string, bool) {
 	b, err := d.env.ReadFile(name)
-	what := ""
+	var what string
 	switch {
 	case err != nil:
 		if p, ok := errors.AsType[*fs.PathError](err); ok {

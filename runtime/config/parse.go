@@ -22,9 +22,9 @@ import (
 const (
 	bytesMax = 8 << 20 // of the text
 	depthMax = 100     // nested lists and mappings
-	// tokensMax bounds the separators of the text, and with them the parser's memory:
-	// a node costs it about 250 bytes, however short its text is.
-	tokensMax = 1 << 20
+	// tokensMax bounds the separators of the text, and with them the parser's time and
+	// memory: a node costs it about 2 us and 250 bytes, however short its text is.
+	tokensMax = 1 << 18
 )
 
 // Load reads the document at path and parses it. Its error is Problems.
@@ -112,11 +112,7 @@ func (d *decoder) tree(text []byte) *yaml.Node {
 // encoding refuses what the parser must not see.
 func (d *decoder) encoding(text []byte) bool {
 	refuse := func(code messages.Code, offset int, what string) bool {
-		before := text[:offset]
-		start := bytes.LastIndexByte(before, '\n') + 1
-		d.add(problem{code: code, what: what, at: position{
-			bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1,
-		}})
+		d.add(problem{code: code, what: what, at: behind(text[:offset])})
 		return false
 	}
 	if len(text) > bytesMax {
@@ -132,15 +128,37 @@ func (d *decoder) encoding(text []byte) bool {
 		}
 		i += n
 	}
-	tokens := 0
-	for i, c := range text {
-		if c == ',' || c == ':' || c == '\n' || c == '[' || c == '{' || c == '-' || c == '?' {
-			if tokens++; tokens > tokensMax {
-				return refuse(messages.CodeDocRead, i, fmt.Sprintf("the document has more than %d values", tokensMax))
+	if n := separators(text); n > tokensMax {
+		return refuse(messages.CodeDocRead, 0, fmt.Sprintf("the document has about %d values, expected at most %d", n, tokensMax))
+	}
+	return true
+}
+
+// behind returns the position after text.
+func behind(text []byte) position {
+	line := text[bytes.LastIndexByte(text, '\n')+1:]
+	return position{bytes.Count(text, []byte("\n")) + 1, utf8.RuneCount(line) + 1}
+}
+
+// separators counts what begins a value; at least one stands for each node. Lines
+// that are comments do not count.
+func separators(text []byte) (n int) {
+	for l := range bytes.Lines(text) {
+		if trimmed := bytes.TrimLeft(l, " \t"); len(trimmed) > 0 && trimmed[0] == '#' {
+			continue
+		}
+		for i, c := range l {
+			switch c {
+			case ',', '[', '{':
+				n++
+			case ':', '-', '?':
+				if i+1 == len(l) || bytes.IndexByte([]byte(" \t\r\n"), l[i+1]) >= 0 {
+					n++
+				}
 			}
 		}
 	}
-	return true
+	return n
 }
 
 // parseNext parses the next document. The parser answers what it cannot do with a
@@ -171,6 +189,11 @@ func (d *decoder) syntax(text []byte, err error) {
 		}
 	}
 	next := ""
+	if name, ok := strings.CutPrefix(what, "unknown anchor '"); ok { // the one error without a line
+		name, _, _ = strings.Cut(name, "'")
+		before, _, _ := bytes.Cut(text, []byte("*"+name))
+		at = behind(before)
+	}
 	switch {
 	case strings.Contains(what, "did not find expected"):
 		next = "check that brackets and quotes are closed, and put quotes around ${..} inside [ ] and { }"

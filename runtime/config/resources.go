@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"strings"
@@ -129,7 +130,7 @@ func (doc *Document) settle(r *report) {
 		default:
 			r.add(problem{
 				code: messages.CodeDocConflict, path: path,
-				what: b.key + " is larger than max_memory (" + r.show("resources.max_memory", res.MaxMemory.String()) + ")",
+				what: b.key + " is larger than max_memory (" + cmp.Or(r.shown["resources.max_memory"], res.MaxMemory.String()) + ")",
 				next: "raise max_memory or lower " + b.key,
 			})
 		}

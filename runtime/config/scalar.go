@@ -18,6 +18,8 @@ import (
 	"rapidbyte.io/node/messages"
 )
 
+const numberMax = 40 // characters of a number that are shown as they are
+
 // errShape says that a text does not read as the type that is expected.
 var errShape = errors.New("wrong shape")
 
@@ -30,8 +32,11 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 		return
 	}
 	t := text{value: n.Value, shown: n.Value} // a number or boolean, as it is written
-	if n.Tag == strTag {
+	switch {
+	case n.Tag == strTag:
 		t = d.expand(n.Value, place(n), path)
+	case len(n.Value) > numberMax:
+		t.shown = quote(n.Value)
 	}
 	if t.open {
 		fillOpen(v, n.Value)
@@ -107,7 +112,7 @@ func setText(v reflect.Value, s string) error {
 		v.SetInt(int64(n))
 		return nil
 	}
-	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return u.UnmarshalText([]byte(s))
 	}
 	switch v.Kind() {

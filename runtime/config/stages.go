@@ -72,20 +72,12 @@ func (d *decoder) unknownConnector(use string, role Role, path string, cat Catal
 // ask adds what the connector itself finds wrong with its config. What is only a
 // consequence of a problem that is known already is left out.
 func (d *decoder) ask(shape reflect.Value, at string, values []hidden) {
-	c, ok := shape.Addr().Interface().(interface{ Problems() []connectors.Problem })
+	c, ok := reflect.TypeAssert[interface{ Problems() []connectors.Problem }](shape.Addr())
 	if !ok {
 		return
 	}
 	for _, p := range c.Problems() {
-		path := at
-		if p.Path != "" {
-			path += "." + p.Path
-		}
-		for _, list := range d.single { // the connector sees a list where the user wrote none
-			if rest, ok := strings.CutPrefix(path, itemOf(list, 0)); ok {
-				path = list + rest
-			}
-		}
+		path := d.locate(at, p.Path)
 		if !d.sound(path) || d.below(path) {
 			continue
 		}
@@ -95,6 +87,26 @@ func (d *decoder) ask(shape reflect.Value, at string, values []hidden) {
 		}
 		d.add(problem{code: code, path: path, what: scrub(p.Message, values)})
 	}
+}
+
+// locate turns a path that a connector gives into the document's key path.
+func (d *decoder) locate(at, given string) string {
+	if given == "" {
+		return at
+	}
+	path := at + "." + given
+	for _, list := range d.single { // the connector sees a list where the user wrote none
+		if rest, ok := strings.CutPrefix(path, itemOf(list, 0)); ok {
+			path = list + rest
+		}
+	}
+	// The rest behind some dot may be one key of a map that has dots itself.
+	for i := len(at); i < len(path) && !d.has(path); i++ {
+		if odd := childOf(path[:i], strings.TrimPrefix(path[i:], ".")); path[i] == '.' && d.has(odd) {
+			return odd
+		}
+	}
+	return path
 }
 
 // below reports whether a problem or an unresolved reference lies under path.

@@ -137,7 +137,7 @@ func matches(pattern, name string) bool {
 }
 
 // targetOf fills the template of a stream.
-func (doc *Document) targetOf(s Stream) (target, at string, err error) {
+func (doc *Document) targetOf(r *report, s Stream) (target, at string, err error) {
 	template, at := "{table}", s.path+".name"
 	if doc.Destination.Target != "" {
 		template, at = doc.Destination.Target, "destination.target"
@@ -153,11 +153,11 @@ func (doc *Document) targetOf(s Stream) (target, at string, err error) {
 		}
 	}
 	if strings.Contains(template, "{schema}") && schema == "" {
-		return "", at, fmt.Errorf("the target uses {schema}, and stream %s has none", doc.report.show(s.path+".name", s.Name))
+		return "", at, fmt.Errorf("the target uses {schema}, and stream %s has none", r.show(s.path+".name", s.Name))
 	}
 	filled := strings.NewReplacer("{schema}", schema, "{table}", table)
 	if rest := strings.NewReplacer("{schema}", "", "{table}", "").Replace(template); strings.ContainsAny(rest, "{}") {
-		return "", at, fmt.Errorf("found %s, expected a text in which braces enclose schema or table", doc.report.show(at, template))
+		return "", at, fmt.Errorf("found %s, expected a text in which braces enclose schema or table", r.show(at, template))
 	}
 	return filled.Replace(template), at, nil
 }

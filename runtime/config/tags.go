@@ -16,6 +16,7 @@ type field struct {
 	index    []int
 	required bool
 	deferred bool // decoded later, by what `use` names
+	about    string
 	rules    rules
 }
 
@@ -42,8 +43,8 @@ func (r rules) item() rules {
 }
 
 // fieldsOf reads the tags of a struct type: `yaml:"key"` (",inline" spreads a
-// struct), `jsonschema:".."` in the syntax of invopop/jsonschema, and
-// `expect:".."` for people.
+// struct), `jsonschema:".."` in the syntax of invopop/jsonschema,
+// `jsonschema_description:".."`, and `expect:".."` for problems.
 func fieldsOf(t reflect.Type) []field {
 	var out []field
 	for i := range t.NumField() {
@@ -66,6 +67,7 @@ func fieldsOf(t reflect.Type) []field {
 		out = append(out, field{
 			key: key, index: []int{i}, deferred: opts == "deferred",
 			required: slices.Contains(tags, "required"),
+			about:    f.Tag.Get("jsonschema_description"),
 			rules:    rulesOf(tags, f.Tag.Get("expect")),
 		})
 	}
