@@ -19,6 +19,9 @@ type SourceFactory struct {
 	// load with the next number.
 	Incremental bool
 
+	// AnyStream says that every name is a stream, so none can be unknown.
+	AnyStream bool
+
 	// DrainRows is how many rows a reader may emit after a barrier became due, with
 	// batches of one row. 0 means 2: most positions are exact at any row.
 	DrainRows int64

@@ -129,6 +129,10 @@ func unknownStreamIsRefused(t T, f SourceFactory) {
 	bogus.Stream, bogus.Path = "no such stream", "no-such-path-*"
 	request.Streams = []connectors.StreamSpec{bogus}
 	scan, err := r.Source.Scan(t.Context(), request)
+	if err == nil && f.AnyStream {
+		require.NoError(t, scan.Close(t.Context()))
+		return
+	}
 	if err == nil {
 		_ = scan.Close(t.Context())
 		t.Errorf("a stream that does not exist was planned: %s", planText(t, scan.Plan()))
