@@ -16,7 +16,7 @@ import (
 )
 
 // A real file system without space; needs root.
-func TestASmallFileSystemFillsAndRecovers(t *testing.T) {
+func TestSystemASmallFileSystemFillsAndRecovers(t *testing.T) {
 	mount := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", mount, "tmpfs", 0, "size=2m"), "mounting needs root")
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(mount, 0)) })
