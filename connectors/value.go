@@ -10,20 +10,32 @@ import (
 )
 
 // Secret is a text that cannot be printed by accident: every formatting, logging
-// and encoding path shows Redacted instead.
-type Secret struct{ text string }
+// and encoding path shows Redacted instead. Compare secrets by what they Reveal.
+type Secret struct {
+	text *string // behind a pointer: fmt reaches fields past Format for a bad verb such as %p
+}
 
 // Redacted is what a Secret shows.
 const Redacted = "[secret]"
 
 // NewSecret wraps text.
-func NewSecret(text string) Secret { return Secret{text: text} }
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{text: &text}
+}
 
 // Reveal returns the text. Call it where it leaves the process, nowhere else.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // IsZero reports whether there is no text.
-func (s Secret) IsZero() bool { return s.text == "" }
+func (s Secret) IsZero() bool { return s.text == nil }
 
 // String implements fmt.Stringer.
 func (s Secret) String() string { return Redacted }
@@ -42,7 +54,7 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *Secret) UnmarshalText(b []byte) error {
-	s.text = string(b)
+	*s = NewSecret(string(b))
 	return nil
 }
 
