@@ -43,8 +43,9 @@ type (
 	}
 	// MarkRun writes the record of a run, and drops what the operator wants forgotten.
 	MarkRun struct {
-		Run    statestore.Run
-		Forget []string
+		Run      statestore.Run
+		Forget   []string
+		Conclude bool // the run is over; comes back in RunMarked
 	}
 )
 
@@ -55,8 +56,12 @@ type (
 		messages.CheckpointCommitted
 		Receipt messages.Receipt
 	}
-	// RunMarked answers MarkRun.
-	RunMarked struct{ Err error }
+	// RunMarked answers MarkRun. A Halted that what came before MarkRun has caused comes
+	// before it.
+	RunMarked struct {
+		Conclude bool
+		Err      error
+	}
 	// SaveTrouble says that a save failed and will be tried again.
 	SaveTrouble struct{ Failure messages.Failure }
 	// Halted says that nothing will be persisted any more.
@@ -98,7 +103,7 @@ func (a *Actor) Receive(c actor.Context) {
 		a.tasks[m.Receipt.Part] = m
 		a.step(c, Started{Token: m.Token, Receipt: m.Receipt})
 	case MarkRun:
-		a.jobs <- job{mark: true, update: statestore.Update{Run: &m.Run, Forget: m.Forget}}
+		a.jobs <- job{mark: true, conclude: m.Conclude, update: statestore.Update{Run: &m.Run, Forget: m.Forget}}
 	case jobDone:
 		a.onJobDone(c, m)
 	case tick:
@@ -114,9 +119,10 @@ type tick struct{}
 
 // job is one transaction.
 type job struct {
-	id     uint64 // of a Save
-	mark   bool   // a record of a run
-	update statestore.Update
+	id       uint64 // of a Save
+	mark     bool   // a record of a run
+	conclude bool   // of MarkRun
+	update   statestore.Update
 }
 
 type jobDone struct {
@@ -144,7 +150,7 @@ func (a *Actor) onTick(c actor.Context) {
 
 func (a *Actor) onJobDone(c actor.Context, d jobDone) {
 	if d.job.mark {
-		c.Send(a.owner, RunMarked{Err: d.err})
+		c.Send(a.owner, RunMarked{Conclude: d.job.conclude, Err: d.err})
 		return
 	}
 	if d.err == nil {

@@ -48,6 +48,7 @@ type Actor struct {
 	order    []messages.StreamID
 	started  time.Time
 	reported bool
+	stopping bool                // at once: nothing new starts
 	then     func(actor.Context) // after the run actor has terminated
 }
 
@@ -315,6 +316,9 @@ func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
 		return
 	}
 	a.run = nil
+	if a.stopping {
+		return
+	}
 	if then := a.then; then != nil {
 		a.then = nil
 		then(c)
@@ -325,6 +329,7 @@ func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
 }
 
 func (a *Actor) onStopping() {
+	a.stopping = true
 	if a.timer != nil {
 		a.timer.Stop()
 	}

@@ -26,6 +26,7 @@ type Actor struct {
 	cancel context.CancelFunc // of every job but close
 
 	session    connectors.Session
+	known      connectors.Recovered // what session found
 	scan       connectors.Scan
 	checkpoint *actor.PID
 	loads      []*loadRun
@@ -118,7 +119,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case checkpoint.Halted:
 		a.fail(c, m.Failure)
 	case checkpoint.RunMarked:
-		a.onMarked(c, m.Err)
+		a.onMarked(c, m)
 	case childFailed:
 		a.onChildFailed(c, m)
 	case wake:
@@ -129,7 +130,7 @@ func (a *Actor) Receive(c actor.Context) {
 		a.do(c, a.board.abort())
 		a.settle(c)
 	case Conclude:
-		c.Send(a.checkpoint, checkpoint.MarkRun{Run: m.Run})
+		c.Send(a.checkpoint, checkpoint.MarkRun{Run: m.Run, Conclude: true})
 	case *actor.Terminated:
 		a.onTerminated(c, m.Who)
 	case *actor.Stopping, *actor.Restarting:

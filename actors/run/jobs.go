@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"rapidbyte.io/node/actors/checkpoint"
+	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 )
@@ -38,14 +39,12 @@ func (a *Actor) openJob() job {
 	}}
 }
 
-// onSession records the run and lets the machine compare store and destination;
-// then the source is scanned.
+// onSession lets the machine compare store and destination, and records the run.
 func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 	if a.draining || a.stopping {
 		return
 	}
 	forget := a.forget()
-	c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.cfg.Run, Forget: forget})
 	ev := checkpoint.Recovered{Durable: known.Receipts}
 	for _, l := range known.Loads {
 		ev.Begun = append(ev.Begun, l.ID)
@@ -63,8 +62,11 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 			ev.StoredFinished = append(ev.StoredFinished, id)
 		}
 	}
+	// In this order: if the machine halts, we hear of it before RunMarked, and nothing
+	// is begun.
 	c.Send(a.checkpoint, ev)
-	a.enqueue(a.scanJob(known))
+	c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.cfg.Run, Forget: forget})
+	a.known = known
 }
 
 // forget names the loads whose state is dropped: the operator starts them over, or
@@ -92,13 +94,16 @@ func (a *Actor) forget() []string {
 	return names
 }
 
-// onMarked: the run's record is in the store, or the store does not work.
-func (a *Actor) onMarked(c actor.Context, err error) {
+// onMarked: the run's record is in the store, or the store does not work. Store and
+// destination agree: the source is scanned.
+func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 	switch {
-	case a.phase == phaseEnded:
-		c.Send(c.Parent(), Concluded{Err: err})
-	case err != nil:
-		a.fail(c, checkpoint.StoreFailure(a.cfg.Spec.Pipeline, err))
+	case m.Conclude:
+		c.Send(c.Parent(), Concluded{Err: m.Err})
+	case m.Err != nil:
+		a.fail(c, checkpoint.StoreFailure(a.cfg.Spec.Pipeline, m.Err))
+	case !a.stopping && !a.draining:
+		a.enqueue(a.scanJob(a.known))
 	}
 }
 
@@ -198,7 +203,7 @@ func (a *Actor) onFinishLoad(c actor.Context, id messages.LoadID) {
 	l.finishing = true
 	session := a.session
 	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
-		err := session.Finish(ctx, id)
+		err := flow.Protect(func() error { return session.Finish(ctx, id) })
 		return func(c actor.Context) { a.onFinished(c, l, err) }, nil
 	}})
 }

@@ -147,8 +147,8 @@ func TestTransientFailureRetriesFromTheReceipt(t *testing.T) {
 
 func TestDrainStopsAtACommittedPosition(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 100_000))
-		w.dst.WriteFn = conntest.Delay(time.Second)
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 10_000))
+		w.dst.WriteFn = conntest.Delay(300 * time.Millisecond)
 		start := time.Now()
 		r := w.run(t, func(n *node.Node) {
 			time.Sleep(3 * time.Second)
