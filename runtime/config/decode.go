@@ -200,10 +200,7 @@ func lack(given bool) string {
 
 // empty reports whether a required value says nothing.
 func empty(v reflect.Value) bool {
-	switch k := v.Kind(); {
-	case k == reflect.String:
-		return v.String() == ""
-	case k == reflect.Slice || k == reflect.Map:
+	if k := v.Kind(); k == reflect.String || k == reflect.Slice || k == reflect.Map {
 		return v.Len() == 0
 	}
 	return v.Type() == secretType && v.IsZero()
@@ -214,8 +211,34 @@ func (d *decoder) unknownKey(k *yaml.Node, path string, fields []field) {
 	d.add(problem{
 		code: messages.CodeDocKey, path: childOf(path, k.Value), at: place(k),
 		what: "unknown key " + quote(k.Value) + ", expected " + oneOf(keys),
-		next: didYouMean(k.Value, keys),
+		next: cmp.Or(belongs(k.Value), didYouMean(k.Value, keys)),
 	})
+}
+
+// belongs says where a key has its place that is unknown where it stands.
+func belongs(key string) string {
+	var homes []string
+	var walk func(t reflect.Type, path string)
+	walk = func(t reflect.Type, path string) {
+		switch {
+		case t.Kind() == reflect.Pointer:
+			walk(t.Elem(), path)
+		case t.Kind() == reflect.Slice:
+			walk(t.Elem(), path+"[]")
+		case t.Kind() == reflect.Struct && !isText(t):
+			for _, f := range fieldsOf(t) {
+				if f.key == key && path != "" {
+					homes = append(homes, "`"+path+"`")
+				}
+				walk(t.FieldByIndex(f.index).Type, childOf(path, f.key))
+			}
+		}
+	}
+	walk(reflect.TypeFor[Document](), "")
+	if len(homes) == 0 {
+		return ""
+	}
+	return "it belongs to " + oneOf(homes)
 }
 
 // list decodes a slice; a single item may stand for a list of one where r says so.

@@ -155,6 +155,7 @@ func TestRefusedValues(t *testing.T) {
 	}{
 		"unknown key":          {with("resurces: {}"), []refusal{{"8:1", messages.CodeDocKey, "resurces", "did you mean `resources`?"}}},
 		"far off key":          {with("zzzzzzzz: {}"), []refusal{{"8:1", messages.CodeDocKey, "zzzzzzzz", `unknown key "zzzzzzzz", expected version,`}}},
+		"key of another place": {with("write_mode: append"), []refusal{{"8:1", messages.CodeDocKey, "write_mode", "it belongs to `source.streams[]` or `destination`"}}},
 		"duplicate key":        {with("state: {}", "state: {}"), []refusal{{"9:1", messages.CodeDocSyntax, "state", "given twice, first in line 8"}}},
 		"key that is a list":   {with("? [a]", ": b"), []refusal{{"8:3", messages.CodeDocSyntax, "", "a key that is no text"}}},
 		"numeric key":          {with("1: b"), []refusal{{"8:1", messages.CodeDocKey, "1", `unknown key "1"`}}},
