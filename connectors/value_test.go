@@ -89,13 +89,16 @@ func TestSecretIsReadAndRevealed(t *testing.T) {
 
 func TestByteSizeReadsUnits(t *testing.T) {
 	for text, want := range map[string]connectors.ByteSize{
-		"0": 0, "1": 1, "65536": 65536, "64b": 64, "64kb": 64 << 10, "64KB": 64 << 10, " 64 mb ": 64 << 20, "3Gb": 3 << 30,
+		"0": 0, "1": 1, "65536": 65536, "64b": 64, "64kb": 64 << 10, "64KB": 64 << 10, "64 mb": 64 << 20, "3Gb": 3 << 30,
 		"9223372036854775807": math.MaxInt64, "8589934591gb": 8589934591 << 30,
 	} {
 		var got connectors.ByteSize
 		require.NoError(t, got.UnmarshalText([]byte(text)), text)
 		require.Equal(t, want, got, text)
 	}
+	var padded connectors.ByteSize
+	require.NoError(t, padded.UnmarshalText([]byte("\t64 MB \n")))
+	require.Equal(t, connectors.ByteSize(64<<20), padded)
 	for _, text := range []string{"", "kb", "-1", "-1kb", "1.5mb", "1tb", "64 kib", "1e3", "0x10", "9223372036854775808", "8589934592gb", "1 2", "１kb"} {
 		got := connectors.ByteSize(7)
 		require.Error(t, got.UnmarshalText([]byte(text)), text)

@@ -16,14 +16,14 @@ import (
 // nothingBeforeCommit: what is written is not visible (rule 4).
 func nothingBeforeCommit(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	r.sees("orders", nil, "after begin")
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 10))
+	r.write(w, NumberRows(1, 10))
 	r.sees("orders", nil, "after write, before commit")
 	r.commit(w, messages.BarrierPeriodic, 10, 10)
 	r.sees("orders", texts(NumberRows(1, 10)), "after commit")
-	r.write(w, "orders", NumberRows(11, 5))
+	r.write(w, NumberRows(11, 5))
 	r.sees("orders", texts(NumberRows(1, 10)), "after the next write, before its commit")
 }
 
@@ -31,12 +31,12 @@ func nothingBeforeCommit(t T, f DestinationFactory) {
 // everybody, also for the next process (rule 4; an ack is never early).
 func commitShowsRowsAndReceipt(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 10))
+	r.write(w, NumberRows(1, 10))
 	r.commit(w, messages.BarrierPeriodic, 10, 10)
 	r.sees("orders", texts(NumberRows(1, 10)), "when the first commit returned")
-	r.write(w, "orders", NumberRows(11, 7))
+	r.write(w, NumberRows(11, 7))
 	want := r.commit(w, messages.BarrierPeriodic, 17, 7)
 	r.sees("orders", texts(NumberRows(1, 17)), "when the second commit returned")
 
@@ -49,7 +49,7 @@ func commitShowsRowsAndReceipt(t T, f DestinationFactory) {
 // version grows by one commit each (rules 1, 2).
 func receiptCopiesBarrier(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, begun := r.writer(s, l.Parts[0], 1, 7)
 	require.Equal(t, messages.Version{Load: 1, Commit: 0}, begun.Version, "version of a begun part")
 	require.True(t, begun.Position.Equal(messages.Position{}), "a begun part has no position, got %+v", begun.Position)
@@ -68,7 +68,7 @@ func receiptCopiesBarrier(t T, f DestinationFactory) {
 		{Kind: messages.BarrierDrain, Position: messages.Position{At: messages.Int64Cursor(8)}, Rows: 4},
 		{Kind: messages.BarrierEnd, Position: messages.Position{At: messages.Int64Cursor(12)}, Rows: 4},
 	} {
-		r.write(w, "orders", NumberRows(1+4*i, 4))
+		r.write(w, NumberRows(1+4*i, 4))
 		got, err := w.Commit(r.ctx, b)
 		require.NoError(t, err)
 		n := int64(4 * (i + 1))
@@ -84,7 +84,7 @@ func receiptCopiesBarrier(t T, f DestinationFactory) {
 // receipt (rule 3).
 func emptyCommitAdvances(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
 	got := r.commit(w, messages.BarrierPeriodic, 50, 50)
 	require.Equal(t, uint64(1), got.Version.Commit)
@@ -99,18 +99,18 @@ func emptyCommitAdvances(t T, f DestinationFactory) {
 // closeDropsUncommitted: Close without Commit leaves nothing (rule 4).
 func closeDropsUncommitted(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 10))
+	r.write(w, NumberRows(1, 10))
 	want := r.commit(w, messages.BarrierPeriodic, 10, 10)
-	r.write(w, "orders", NumberRows(11, 10))
+	r.write(w, NumberRows(11, 10))
 	require.NoError(t, w.Close(r.ctx))
 	r.sees("orders", texts(NumberRows(1, 10)), "after close without commit")
 
 	w, got := r.writer(s, l.Parts[0], 1, 2)
 	want.Token, got.Token = messages.Token{}, messages.Token{}
 	require.Equal(t, want, got, "receipt after close without commit")
-	r.write(w, "orders", NumberRows(11, 2))
+	r.write(w, NumberRows(11, 2))
 	last := r.commit(w, messages.BarrierEnd, 12, 2)
 	require.Equal(t, messages.Version{Load: 1, Commit: 2}, last.Version)
 	require.Equal(t, messages.Counts{Read: 12, Arrived: 12, Applied: 12}, last.Rows, "what was dropped is not counted")
@@ -120,9 +120,9 @@ func closeDropsUncommitted(t T, f DestinationFactory) {
 // closeIsIdempotent: closing twice is harmless, for a writer and a session.
 func closeIsIdempotent(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 3))
+	r.write(w, NumberRows(1, 3))
 	for range 2 {
 		require.NoError(t, w.Close(r.ctx), "close a writer")
 	}
@@ -135,7 +135,7 @@ func closeIsIdempotent(t T, f DestinationFactory) {
 // and what it left behind is found out by the next writer (rule 9).
 func cancelIsPrompt(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	gone := errors.New("the operator went away")
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	cancel(gone)
@@ -147,7 +147,7 @@ func cancelIsPrompt(t T, f DestinationFactory) {
 	require.NoError(t, w.Close(r.ctx))
 
 	w, before := r.writer(s, l.Parts[0], 1, 2)
-	r.write(w, "orders", NumberRows(1, 5))
+	r.write(w, NumberRows(1, 5))
 	returns(t, "commit with a cancelled context", func() { _, err = w.Commit(ctx, barrier(messages.BarrierPeriodic, 5, 5)) })
 	shows(t, err, gone, "commit")
 	returns(t, "close with a cancelled context", func() { _ = w.Close(ctx) })
@@ -206,7 +206,7 @@ func batchesReleasedOnce(t T, f DestinationFactory) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(paths)) {
 		r := newDestRig(t, f)
-		s, l := r.begun(r.mode, "orders")
+		s, l := r.begun(r.mode)
 		b := r.batch("orders", NumberRows(1, 5))
 		b.Rows.Retain() // ours, to see a second release
 		paths[name](r, s, l, b)

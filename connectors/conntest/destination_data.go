@@ -19,15 +19,15 @@ func upsertLastWins(t T, f DestinationFactory) {
 	if !r.supports(connectors.ModeUpsert) {
 		return
 	}
-	s, l := r.begun(connectors.ModeUpsert, "orders")
+	s, l := r.begun(connectors.ModeUpsert)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", [][]any{{1, "a"}, {2, "b"}, {1, "c"}})
-	r.write(w, "orders", [][]any{{2, "d"}, {3, nil}})
+	r.write(w, [][]any{{1, "a"}, {2, "b"}, {1, "c"}})
+	r.write(w, [][]any{{2, "d"}, {3, nil}})
 	got := r.commit(w, messages.BarrierPeriodic, 5, 5)
 	r.sees("orders", []string{"1|c", "2|d", "3|" + Null}, "after a commit that holds a key more than once")
 	require.Equal(t, got.Rows.Arrived, got.Rows.Applied+got.Rows.Rejected, "arrived = applied + rejected")
 	require.Equal(t, int64(5), got.Rows.Arrived)
-	r.write(w, "orders", [][]any{{3, "e"}, {4, "f"}, {1, nil}})
+	r.write(w, [][]any{{3, "e"}, {4, "f"}, {1, nil}})
 	r.commit(w, messages.BarrierEnd, 8, 3)
 	r.sees("orders", []string{"1|" + Null, "2|d", "3|e", "4|f"}, "after the second commit")
 	require.NoError(t, s.Finish(r.ctx, l.ID))
@@ -35,7 +35,7 @@ func upsertLastWins(t T, f DestinationFactory) {
 	again := r.load(2, connectors.ModeUpsert, "orders", 1)
 	require.NoError(t, s.Begin(r.ctx, again))
 	w, _ = r.writer(s, again.Parts[0], 1, 2)
-	r.write(w, "orders", [][]any{{4, "g"}, {5, "h"}})
+	r.write(w, [][]any{{4, "g"}, {5, "h"}})
 	r.commit(w, messages.BarrierEnd, 2, 2)
 	r.sees("orders", []string{"1|" + Null, "2|d", "3|e", "4|g", "5|h"}, "after the second load")
 }
@@ -44,9 +44,9 @@ func upsertLastWins(t T, f DestinationFactory) {
 // or the destination says that it cannot (I7).
 func rejectedRowsAreCounted(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 3))
+	r.write(w, NumberRows(1, 3))
 	bad := messages.Rejected{Stream: "orders", Reason: "too_short", Rows: r.batch("orders", NumberRows(4, 2)).Rows}
 	if err := w.Write(r.ctx, bad); err != nil {
 		refused(t, err, "write of rejected rows")
@@ -60,17 +60,17 @@ func rejectedRowsAreCounted(t T, f DestinationFactory) {
 // truncateIsAppliedOrRefused: in its place in the order, or not at all.
 func truncateIsAppliedOrRefused(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 3))
+	r.write(w, NumberRows(1, 3))
 	r.commit(w, messages.BarrierPeriodic, 3, 3)
-	r.write(w, "orders", NumberRows(4, 3))
+	r.write(w, NumberRows(4, 3))
 	if err := w.Write(r.ctx, messages.Truncate{Streams: []messages.StreamID{"orders"}}); err != nil {
 		refused(t, err, "write of a truncate")
 		r.sees("orders", texts(NumberRows(1, 3)), "after a refused truncate")
 		return
 	}
-	r.write(w, "orders", NumberRows(7, 2))
+	r.write(w, NumberRows(7, 2))
 	r.sees("orders", texts(NumberRows(1, 3)), "before the commit of a truncate")
 	r.commit(w, messages.BarrierEnd, 8, 5)
 	r.sees("orders", texts(NumberRows(7, 2)), "after the commit of a truncate")
@@ -80,9 +80,9 @@ func truncateIsAppliedOrRefused(t T, f DestinationFactory) {
 // KindSchema, never dropped in silence.
 func schemaChangeIsAppliedOrRefused(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 2))
+	r.write(w, NumberRows(1, 2))
 	r.commit(w, messages.BarrierPeriodic, 2, 2)
 	wider := arrow.NewSchema(append(slices.Clone(l.Streams[0].Schema.Fields()),
 		arrow.Field{Name: "note", Type: arrow.BinaryTypes.String, Nullable: true}), nil)
@@ -127,9 +127,9 @@ var oddNames = []string{
 // never damages anything else.
 func oddNamesAreKeptOrRefused(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 3))
+	r.write(w, NumberRows(1, 3))
 	r.commit(w, messages.BarrierEnd, 3, 3)
 	require.NoError(t, s.Finish(r.ctx, l.ID))
 	taken := make(map[string][]string)

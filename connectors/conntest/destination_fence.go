@@ -20,12 +20,12 @@ func openIsRepeatable(t T, f DestinationFactory) {
 	l := r.load(1, r.mode, "orders", 1)
 	require.NoError(t, s.Begin(r.ctx, l))
 	w, _ := r.writer(s, l.Parts[0], 3, 1)
-	r.write(w, "orders", NumberRows(1, 4))
+	r.write(w, NumberRows(1, 4))
 	want := r.commit(w, messages.BarrierPeriodic, 4, 4)
 	for range 2 {
 		require.Equal(t, []messages.Receipt{want}, r.open(r.Destination, 3).Recovered().Receipts)
 	}
-	r.write(w, "orders", NumberRows(5, 2))
+	r.write(w, NumberRows(5, 2))
 	r.commit(w, messages.BarrierPeriodic, 6, 2) // a second session of the same epoch fences nobody
 	r.sees("orders", texts(NumberRows(1, 6)), "after sessions of the same epoch")
 }
@@ -79,9 +79,9 @@ func foreignStoreIsRefused(t T, f DestinationFactory) {
 // otherPipelinesAreApart: pipelines of one target do not see each other.
 func otherPipelinesAreApart(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 3))
+	r.write(w, NumberRows(1, 3))
 	r.commit(w, messages.BarrierPeriodic, 3, 3)
 	request := r.request(9)
 	request.Pipeline = "conntest-other"
@@ -89,7 +89,7 @@ func otherPipelinesAreApart(t T, f DestinationFactory) {
 	require.NoError(t, err)
 	r.sessions = append(r.sessions, other)
 	require.Empty(t, other.Recovered().Receipts, "receipts of another pipeline")
-	r.write(w, "orders", NumberRows(4, 1))
+	r.write(w, NumberRows(4, 1))
 	r.commit(w, messages.BarrierEnd, 4, 1) // epoch 9 of another pipeline fences nobody here
 	r.sees("orders", texts(NumberRows(1, 4)), "after another pipeline opened")
 }
@@ -103,7 +103,7 @@ func olderAttemptIsFenced(t T, f DestinationFactory) {
 	require.NoError(t, s.Begin(r.ctx, l))
 	zombie, _ := r.writer(s, l.Parts[0], 1, 1)
 	other, _ := r.writer(s, l.Parts[1], 1, 2)
-	r.write(zombie, "orders", NumberRows(1, 5))
+	r.write(zombie, NumberRows(1, 5))
 	owner, _ := r.writer(s, l.Parts[0], 1, 3)
 
 	err := zombie.Write(r.ctx, r.batch("orders", NumberRows(6, 1)))
@@ -114,9 +114,9 @@ func olderAttemptIsFenced(t T, f DestinationFactory) {
 	r.sees("orders", nil, "after the commit of an older attempt")
 	require.NoError(t, zombie.Close(r.ctx), "close a fenced writer")
 
-	r.write(owner, "orders", NumberRows(1, 5))
+	r.write(owner, NumberRows(1, 5))
 	r.commit(owner, messages.BarrierPeriodic, 5, 5)
-	r.write(other, "orders", NumberRows(101, 2))
+	r.write(other, NumberRows(101, 2))
 	r.commit(other, messages.BarrierPeriodic, 2, 2)
 	r.sees("orders", append(texts(NumberRows(1, 5)), texts(NumberRows(101, 2))...), "after the commits of the owners")
 
@@ -125,7 +125,7 @@ func olderAttemptIsFenced(t T, f DestinationFactory) {
 		_ = late.Close(r.ctx)
 	}
 	fenced(t, err, "open a writer with an older attempt")
-	r.write(owner, "orders", NumberRows(6, 1))
+	r.write(owner, NumberRows(6, 1))
 	r.commit(owner, messages.BarrierEnd, 6, 1)
 }
 
@@ -133,15 +133,15 @@ func olderAttemptIsFenced(t T, f DestinationFactory) {
 // number writes nothing.
 func olderAttemptIsFencedAfterCommit(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	zombie, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(zombie, "orders", NumberRows(1, 5))
+	r.write(zombie, NumberRows(1, 5))
 	r.commit(zombie, messages.BarrierPeriodic, 5, 5)
 	owner, receipt := r.writer(s, l.Parts[0], 1, 2)
 	require.Equal(t, uint64(1), receipt.Version.Commit)
 	_, err := zombie.Commit(r.ctx, barrier(messages.BarrierPeriodic, 6, 1))
 	fenced(t, err, "empty commit of an older attempt")
-	r.write(owner, "orders", NumberRows(6, 1))
+	r.write(owner, NumberRows(6, 1))
 	require.Equal(t, uint64(2), r.commit(owner, messages.BarrierEnd, 6, 1).Version.Commit)
 	r.sees("orders", texts(NumberRows(1, 6)), "after the commit of the owner")
 }
@@ -150,9 +150,9 @@ func olderAttemptIsFencedAfterCommit(t T, f DestinationFactory) {
 // lower one changes anything (rule 10, I4).
 func olderEpochIsFenced(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	zombie, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(zombie, "orders", NumberRows(1, 5))
+	r.write(zombie, NumberRows(1, 5))
 	owner := r.open(r.Destination, 2)
 
 	_, err := zombie.Commit(r.ctx, barrier(messages.BarrierPeriodic, 5, 5))
@@ -167,7 +167,7 @@ func olderEpochIsFenced(t T, f DestinationFactory) {
 
 	next, receipt := r.writer(owner, l.Parts[0], 2, 1)
 	require.Equal(t, messages.Version{Load: 1}, receipt.Version, "the owner continues the load")
-	r.write(next, "orders", NumberRows(1, 5))
+	r.write(next, NumberRows(1, 5))
 	r.commit(next, messages.BarrierEnd, 5, 5)
 	r.sees("orders", texts(NumberRows(1, 5)), "after the commit of the owner")
 	fenced(t, s.Finish(r.ctx, l.ID), "finish of an older epoch")
@@ -177,9 +177,9 @@ func olderEpochIsFenced(t T, f DestinationFactory) {
 // olderLoadIsFenced: a writer of a load that was begun anew writes nothing.
 func olderLoadIsFenced(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	zombie, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(zombie, "orders", NumberRows(1, 5))
+	r.write(zombie, NumberRows(1, 5))
 	again := r.load(2, r.mode, "orders", 1)
 	require.NoError(t, s.Begin(r.ctx, again))
 	_, err := zombie.Commit(r.ctx, barrier(messages.BarrierEnd, 5, 5))
@@ -187,7 +187,7 @@ func olderLoadIsFenced(t T, f DestinationFactory) {
 	r.sees("orders", nil, "after the commit of an older load")
 	w, receipt := r.writer(s, again.Parts[0], 1, 2)
 	require.Equal(t, messages.Version{Load: 2}, receipt.Version)
-	r.write(w, "orders", NumberRows(1, 5))
+	r.write(w, NumberRows(1, 5))
 	r.commit(w, messages.BarrierEnd, 5, 5)
 	r.sees("orders", texts(NumberRows(1, 5)), "after the commit of the current load")
 }

@@ -48,10 +48,10 @@ func unsupportedModeIsRefused(t T, f DestinationFactory) {
 // beginIsRepeatable: beginning a begun load again changes nothing.
 func beginIsRepeatable(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	require.NoError(t, s.Begin(r.ctx, l), "again before any commit")
 	w, _ := r.writer(s, l.Parts[0], 1, 1)
-	r.write(w, "orders", NumberRows(1, 4))
+	r.write(w, NumberRows(1, 4))
 	want := r.commit(w, messages.BarrierPeriodic, 4, 4)
 	require.NoError(t, s.Begin(r.ctx, l), "again after a commit")
 	r.sees("orders", texts(NumberRows(1, 4)), "after begin again")
@@ -66,7 +66,7 @@ func beginIsRepeatable(t T, f DestinationFactory) {
 // unbegunPartIsRefused: there is no writer without a receipt.
 func unbegunPartIsRefused(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
-	s, l := r.begun(r.mode, "orders")
+	s, l := r.begun(r.mode)
 	stranger := l.Parts[0]
 	stranger.ID = "orders/99"
 	unbegun := r.load(1, r.mode, "customers", 1).Parts[0]
@@ -129,7 +129,7 @@ func newLoadDropsReceipts(t T, f DestinationFactory) {
 	require.NoError(t, s.Begin(r.ctx, l))
 	for i, p := range l.Parts {
 		w, _ := r.writer(s, p, 1, messages.Attempt(i+1))
-		r.write(w, "orders", NumberRows(1+10*i, 3))
+		r.write(w, NumberRows(1+10*i, 3))
 		r.commit(w, messages.BarrierEnd, 3, 3)
 	}
 	require.NoError(t, s.Finish(r.ctx, l.ID))
@@ -165,11 +165,11 @@ func finishWaitsForEveryPart(t T, f DestinationFactory) {
 		}
 		early("before any commit")
 		first, _ := r.writer(s, l.Parts[0], 1, 1)
-		r.write(first, "orders", NumberRows(1, 5))
+		r.write(first, NumberRows(1, 5))
 		r.commit(first, messages.BarrierEnd, 5, 5)
 		early("with one of two parts final")
 		second, _ := r.writer(s, l.Parts[1], 1, 2)
-		r.write(second, "orders", NumberRows(11, 5))
+		r.write(second, NumberRows(11, 5))
 		r.commit(second, messages.BarrierPeriodic, 5, 5)
 		early("with a part whose barrier was periodic")
 		r.commit(second, messages.BarrierEnd, 5, 0)
@@ -185,9 +185,9 @@ func finishWaitsForEveryPart(t T, f DestinationFactory) {
 func finishIsRepeatable(t T, f DestinationFactory) {
 	for _, mode := range f.Modes {
 		r := newDestRig(t, f)
-		s, l := r.begun(mode, "orders")
+		s, l := r.begun(mode)
 		w, _ := r.writer(s, l.Parts[0], 1, 1)
-		r.write(w, "orders", NumberRows(1, 5))
+		r.write(w, NumberRows(1, 5))
 		want := r.commit(w, messages.BarrierEnd, 5, 5)
 		for range 2 {
 			require.NoError(t, s.Finish(r.ctx, l.ID))
@@ -220,7 +220,7 @@ func replaceSwapsWhole(t T, f DestinationFactory) {
 		for i, p := range l.Parts {
 			w, _ := r.writer(s, p, 1, messages.Attempt(10*v+i+1))
 			for c := range 2 {
-				r.write(w, "orders", NumberRows(1+1000*v+20*i+10*c, 10))
+				r.write(w, NumberRows(1+1000*v+20*i+10*c, 10))
 				kind := messages.BarrierPeriodic
 				if c == 1 {
 					kind = messages.BarrierEnd

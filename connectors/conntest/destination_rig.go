@@ -98,11 +98,11 @@ func (r *destRig) load(number uint64, mode connectors.WriteMode, stream messages
 	return l
 }
 
-// begun opens a session of epoch 1 and begins a load of one part.
-func (r *destRig) begun(mode connectors.WriteMode, stream messages.StreamID) (connectors.Session, connectors.Load) {
+// begun opens a session of epoch 1 and begins a load of one part of stream orders.
+func (r *destRig) begun(mode connectors.WriteMode) (connectors.Session, connectors.Load) {
 	r.t.Helper()
 	s := r.open(r.Destination, 1)
-	l := r.load(1, mode, stream, 1)
+	l := r.load(1, mode, "orders", 1)
 	require.NoError(r.t, s.Begin(r.ctx, l), "begin load 1")
 	return s, l
 }
@@ -124,10 +124,10 @@ func (r *destRig) batch(stream messages.StreamID, rows [][]any) messages.Batch {
 	return messages.Batch{Stream: stream, Version: 1, Rows: messages.ArrowRows{Record: rec}}
 }
 
-// write gives rows to w and requires success.
-func (r *destRig) write(w connectors.Writer, stream messages.StreamID, rows [][]any) {
+// write gives rows of stream orders to w and requires success.
+func (r *destRig) write(w connectors.Writer, rows [][]any) {
 	r.t.Helper()
-	require.NoError(r.t, w.Write(r.ctx, r.batch(stream, rows)), "write a batch")
+	require.NoError(r.t, w.Write(r.ctx, r.batch("orders", rows)), "write a batch")
 }
 
 // commit commits n rows at position at and requires success.

@@ -386,15 +386,14 @@ func Difference(want, got []string) (missing, extra []string) {
 }
 
 // sameRows fails t unless got holds exactly the rows of want.
-func sameRows(t T, want, got []string, what string) bool {
+func sameRows(t T, want, got []string, what string) {
 	t.Helper()
 	missing, extra := Difference(want, got)
 	if len(missing)+len(extra) == 0 {
-		return true
+		return
 	}
 	t.Errorf("%s: %d rows, want %d\nlost rows: %d %q\nadded or doubled rows: %d %q",
 		what, len(got), len(want), len(missing), first(missing), len(extra), first(extra))
-	return false
 }
 
 func first(rows []string) []string { return rows[:min(len(rows), 5)] }

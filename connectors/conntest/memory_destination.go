@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -347,9 +348,7 @@ func (s *memorySession) finish(id messages.LoadID) error {
 		}
 	}
 	if load.plan.Mode == connectors.ModeReplace && !s.dest.flaws.noStaging {
-		for target, t := range load.staging {
-			s.dest.tables[target] = t
-		}
+		maps.Copy(s.dest.tables, load.staging)
 	}
 	load.finished, load.staging = true, nil
 	return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/stretchr/testify/require"
 
@@ -50,16 +51,17 @@ func shapes(found []connectors.Discovered) []string {
 // planText makes a plan comparable.
 func planText(t T, p connectors.Plan) string {
 	t.Helper()
-	text := fmt.Sprintf("identity %s more %v\n", p.Identity, p.More)
+	var text strings.Builder
+	fmt.Fprintf(&text, "identity %s more %v\n", p.Identity, p.More)
 	for _, l := range p.Loads {
 		parts, err := json.Marshal(l.Parts)
 		require.NoError(t, err)
-		text += fmt.Sprintf("load %+v %s history %s parts %s\n", l.ID, l.Continuity, l.History, parts)
+		fmt.Fprintf(&text, "load %+v %s history %s parts %s\n", l.ID, l.Continuity, l.History, parts)
 		for _, s := range l.Streams {
-			text += fmt.Sprintf("  stream %s key %v rows %d schema %s\n", s.Stream, s.Key, s.Rows, s.Schema)
+			fmt.Fprintf(&text, "  stream %s key %v rows %d schema %s\n", s.Stream, s.Key, s.Rows, s.Schema)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // scanIsDeterministic: the same request and the same origin give the same plan.

@@ -183,7 +183,9 @@ func batchesAreWithinLimits(t T, f SourceFactory) {
 	r := newSourceRig(t, f)
 	part, load, _ := r.biggest(r.scan(r.Source, r.request(1)))
 	for _, limits := range []connectors.Limits{
-		tiny, {BatchRows: 3, BatchBytes: 1 << 20, RowBytes: 1 << 20}, {BatchRows: 1000, BatchBytes: 1, RowBytes: 1 << 20},
+		tiny,
+		{BatchRows: 3, BatchBytes: 1 << 20, RowBytes: 1 << 20},
+		{BatchRows: 1000, BatchBytes: 1, RowBytes: 1 << 20},
 		{BatchRows: 1000, BatchBytes: 200, RowBytes: 1 << 20},
 	} {
 		r.read(reading{part: part, plan: load, limits: limits}) // shape checks every batch

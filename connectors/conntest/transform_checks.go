@@ -3,7 +3,6 @@ package conntest
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/stretchr/testify/require"
@@ -202,7 +201,7 @@ func stagesAreApart(t T, f TransformFactory) {
 
 	for i, row := range f.Rows {
 		for name, r := range map[string]*stageRig{"a": a, "b": b} {
-			require.NoError(t, r.stage.Apply(t.Context(), r.batch([][]any{row}), r.outlet), fmt.Sprintf("row %d, stage %s", i, name))
+			require.NoError(t, r.stage.Apply(t.Context(), r.batch([][]any{row}), r.outlet), "row %d, stage %s", i, name)
 		}
 	}
 	for _, r := range []*stageRig{a, b} {

@@ -54,8 +54,11 @@ const (
 // defaultColumns is what a stream has when nobody says.
 func defaultColumns() []ColumnConfig {
 	return []ColumnConfig{
-		{Name: "id", Kind: KindID}, {Name: "name", Kind: KindText}, {Name: "amount", Kind: KindDecimal, Nulls: 0.1},
-		{Name: "active", Kind: KindBool}, {Name: "created_at", Kind: KindTimestamp},
+		{Name: "id", Kind: KindID},
+		{Name: "name", Kind: KindText},
+		{Name: "amount", Kind: KindDecimal, Nulls: 0.1},
+		{Name: "active", Kind: KindBool},
+		{Name: "created_at", Kind: KindTimestamp},
 	}
 }
 

@@ -262,7 +262,9 @@ func TestBlackholeDelaysAndCounts(t *testing.T) {
 
 func TestProblemsAreReportedAllAtOnce(t *testing.T) {
 	cfg := generator.SourceConfig{Rows: -1, RowsPerSecond: -2, Columns: []generator.ColumnConfig{
-		{Name: "a", Kind: "colour"}, {Name: "a", Kind: generator.KindInt, Bytes: 5}, {Kind: generator.KindText, Nulls: 2},
+		{Name: "a", Kind: "colour"},
+		{Name: "a", Kind: generator.KindInt, Bytes: 5},
+		{Kind: generator.KindText, Nulls: 2},
 		{Name: "i", Kind: generator.KindID, Nulls: 0.5},
 	}}
 	var paths []string

@@ -23,8 +23,8 @@ const defaultStream = messages.StreamID("generated")
 
 // Source makes rows up. It is safe for concurrent use and holds nothing.
 type Source struct {
-	cfg   SourceConfig
-	print string // of what decides the values: seed and columns
+	cfg  SourceConfig
+	mark string // of what decides the values: seed and columns
 }
 
 // NewSource returns a source. It does no I/O.
@@ -42,7 +42,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 	for _, c := range cfg.Columns {
 		h = hash(hash(h, c.Name), fmt.Sprintf("%s/%d/%v", c.Kind, c.Bytes, c.Nulls))
 	}
-	return &Source{cfg: cfg, print: strconv.FormatUint(h, 16)}, nil
+	return &Source{cfg: cfg, mark: strconv.FormatUint(h, 16)}, nil
 }
 
 // columns returns the columns of a stream, all of them or the named ones in that
@@ -184,7 +184,7 @@ func (s *Source) load(stream connectors.StreamPlan, spec connectors.StreamSpec, 
 		}
 	}
 	var past history
-	if err := json.Unmarshal(known.History, &past); err != nil || past.Print != s.print {
+	if err := json.Unmarshal(known.History, &past); err != nil || past.Print != s.mark {
 		past = history{} // made up from another configuration: nothing of it is known
 	}
 	incremental := spec.Sync == connectors.SyncIncremental && spec.Mode != connectors.ModeReplace
@@ -197,7 +197,7 @@ func (s *Source) load(stream connectors.StreamPlan, spec connectors.StreamSpec, 
 			}
 			out.Parts = append(out.Parts, p)
 			var sp split
-			if err := json.Unmarshal(p.Split, &sp); err != nil || sp.Print != s.print || !slices.Equal(sp.Columns, spec.Columns) {
+			if err := json.Unmarshal(p.Split, &sp); err != nil || sp.Print != s.mark || !slices.Equal(sp.Columns, spec.Columns) {
 				out.Continuity = connectors.ContinueLost
 			}
 		}
@@ -210,7 +210,7 @@ func (s *Source) load(stream connectors.StreamPlan, spec connectors.StreamSpec, 
 		}
 	}
 	out.ID.Number++
-	out.History, _ = json.Marshal(history{Rows: s.cfg.Rows, Print: s.print})
+	out.History, _ = json.Marshal(history{Rows: s.cfg.Rows, Print: s.mark})
 	out.Parts = s.parts(out.ID, stream.Stream, spec.Columns, from, r.Splits)
 	return &out, false
 }
@@ -221,7 +221,7 @@ func (s *Source) parts(id messages.LoadID, stream messages.StreamID, columns []s
 	count := max(min(int64(n), total), 1)
 	out := make([]connectors.Part, count)
 	for i := range count {
-		sp := split{From: from + share(total, i, count), To: from + share(total, i+1, count), Columns: columns, Print: s.print}
+		sp := split{From: from + share(total, i, count), To: from + share(total, i+1, count), Columns: columns, Print: s.mark}
 		text, _ := json.Marshal(sp)
 		out[i] = connectors.Part{
 			ID: messages.PartID(fmt.Sprintf("%s/%d", stream, i)), Load: id,
@@ -246,7 +246,7 @@ func (s *Source) Open(_ context.Context, r connectors.ReadRequest) (connectors.R
 	if len(r.Part.Streams) != 1 {
 		return nil, refuse(errors.New("want one stream"))
 	}
-	if sp.Print != s.print {
+	if sp.Print != s.mark {
 		return nil, refuse(errors.New("it was planned with another configuration"))
 	}
 	next, err := r.From.At.Int64()
