@@ -307,17 +307,22 @@ func FuzzOpen(f *testing.F) {
 		require.NoError(f, s.Save(f.Context(), "a", e, bigCommit(n)))
 	}
 	require.NoError(f, s.Close())
-	database, err := os.ReadFile(path)
+	sound, err := os.ReadFile(path)
 	require.NoError(f, err)
-	f.Add(database, uint32(0), uint64(0))
-	f.Add(database[:8192], uint32(16400), uint64(1))
-	f.Add([]byte("no database"), uint32(3), uint64(7))
+	page := uint32(os.Getpagesize()) //nolint:gosec // small
+	f.Add(uint32(0), uint32(0), uint64(0), uint32(0), uint64(0))
+	f.Add(2*page, page, uint64(1)<<63, uint32(16), uint64(7))
+	f.Add(uint32(0), 2*page+10, uint64(0xFFFF), 3*page+10, uint64(0x100))
 	folder := f.TempDir()
-	f.Fuzz(func(t *testing.T, database []byte, at uint32, flip uint64) {
-		database = bytes.Clone(database)
-		for i := range 8 { // the fuzzer finds it hard to change one place of a large input
+	// The input says what to do to a sound database: cut it, change two places.
+	f.Fuzz(func(t *testing.T, cut, at uint32, flip uint64, at2 uint32, flip2 uint64) {
+		database := bytes.Clone(sound[:len(sound)-int(cut)%len(sound)])
+		for i := range 8 {
 			if n := int(at) + i; n < len(database) {
 				database[n] ^= byte(flip >> (8 * i))
+			}
+			if n := int(at2) + i; n < len(database) {
+				database[n] ^= byte(flip2 >> (8 * i))
 			}
 		}
 		path := filepath.Join(folder, "state.db")
