@@ -1,0 +1,72 @@
+package plugin
+
+import (
+	"errors"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/file"
+	"rapidbyte.io/node/connectors/generator"
+	"rapidbyte.io/node/connectors/sqltransform"
+	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/config"
+)
+
+// Source makes the source of a stage. Its error is a *connectors.Error.
+func Source(s config.Stage) (connectors.Source, error) {
+	switch c := s.Config.(type) {
+	case file.SourceConfig:
+		return sourceOf(file.NewSource(c))
+	case generator.SourceConfig:
+		return sourceOf(generator.NewSource(c))
+	}
+	return nil, unavailable(config.RoleSource, s)
+}
+
+// Transform makes the transform of a stage. Its error is a *connectors.Error.
+func Transform(s config.Stage) (connectors.Transform, error) {
+	if c, ok := s.Config.(sqltransform.Config); ok {
+		t, err := sqltransform.New(c)
+		if err != nil {
+			return nil, err
+		}
+		return t, nil
+	}
+	return nil, unavailable(config.RoleTransform, s)
+}
+
+// Destination makes the destination of a stage. Its error is a *connectors.Error.
+func Destination(s config.Stage) (connectors.Destination, error) {
+	switch c := s.Config.(type) {
+	case file.DestinationConfig:
+		return destinationOf(file.NewDestination(c))
+	case generator.DestinationConfig:
+		return destinationOf(generator.NewDestination(c))
+	}
+	return nil, unavailable(config.RoleDestination, s)
+}
+
+// sourceOf keeps a nil pointer from becoming an interface that is not nil.
+func sourceOf[T connectors.Source](s T, err error) (connectors.Source, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func destinationOf[T connectors.Destination](d T, err error) (connectors.Destination, error) {
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func unavailable(role config.Role, s config.Stage) error {
+	return &connectors.Error{
+		Op:     "make the " + string(role) + " " + s.Use,
+		Kind:   connectors.KindConfig,
+		Commit: connectors.CommitNone,
+		Code:   messages.CodeNotAvailable,
+		Place:  messages.Place{Field: "use"},
+		Err:    errors.New("not available in this version"),
+	}
+}
