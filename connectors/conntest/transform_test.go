@@ -6,28 +6,31 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 )
 
 // evens is a transform that keeps rows with an even id and sets the others aside.
-// Each field plants a fault.
 type evens struct {
-	lossy, leaky, deaf, late bool
-	held                     []messages.Data // of late
+	late                       bool // holds its output until it is flushed
+	lossy, leaky, deaf, shared bool // planted faults
+	all                        evenStage
 }
 
 func (e *evens) Schema(_ messages.StreamID, in *arrow.Schema) (*arrow.Schema, error) { return in, nil }
 
-func (e *evens) Open(_ context.Context, r connectors.StageRequest) (connectors.Stage, error) {
-	return &evenStage{e: e, mem: r.Mem}, nil
+func (e *evens) Open(_ context.Context, _ connectors.StageRequest) (connectors.Stage, error) {
+	if e.shared {
+		e.all.e = e
+		return &e.all, nil
+	}
+	return &evenStage{e: e}, nil
 }
 
 type evenStage struct {
-	e   *evens
-	mem memory.Allocator
+	e    *evens
+	held []messages.Data
 }
 
 func (s *evenStage) Apply(ctx context.Context, d messages.Data, out connectors.Outlet) error {
@@ -58,7 +61,7 @@ func (s *evenStage) Apply(ctx context.Context, d messages.Data, out connectors.O
 			continue
 		}
 		if s.e.late {
-			s.e.held = append(s.e.held, d)
+			s.held = append(s.held, d)
 			continue
 		}
 		if err := out(ctx, d); err != nil {
@@ -69,20 +72,26 @@ func (s *evenStage) Apply(ctx context.Context, d messages.Data, out connectors.O
 }
 
 func (s *evenStage) Flush(ctx context.Context, out connectors.Outlet) error {
-	for i, d := range s.e.held {
+	for i, d := range s.held {
 		if err := out(ctx, d); err != nil {
-			for _, d := range s.e.held[i+1:] {
+			for _, d := range s.held[i+1:] {
 				Release(d)
 			}
-			s.e.held = nil
+			s.held = nil
 			return err
 		}
 	}
-	s.e.held = nil
+	s.held = nil
 	return nil
 }
 
-func (s *evenStage) Close(context.Context) error { return nil }
+func (s *evenStage) Close(context.Context) error {
+	for _, d := range s.held {
+		Release(d)
+	}
+	s.held = nil
+	return nil
+}
 
 func evenFactory(e evens) TransformFactory {
 	return TransformFactory{
@@ -92,7 +101,10 @@ func evenFactory(e evens) TransformFactory {
 	}
 }
 
-func TestTransformConforms(t *testing.T) { Transform(t, evenFactory(evens{})) }
+func TestTransformConforms(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { Transform(t, evenFactory(evens{})) })
+	t.Run("when flushed", func(t *testing.T) { Transform(t, evenFactory(evens{late: true})) })
+}
 
 func TestSuiteCatchesATransformThat(t *testing.T) {
 	for _, c := range []struct {
@@ -109,7 +121,7 @@ func TestSuiteCatchesATransformThat(t *testing.T) {
 	}
 	t.Run("holds rows of two stages in one place", func(t *testing.T) {
 		f := evenFactory(evens{})
-		e := &evens{late: true}
+		e := &evens{late: true, shared: true}
 		f.New = func(T) connectors.Transform { return e }
 		wantCaught(t, only(TransformChecks(), "stages_are_apart"), f, "stages_are_apart", "Not equal")
 	})
