@@ -36,6 +36,9 @@ func DestinationChecks() []Check[DestinationFactory] {
 		{"odd_names_are_kept_or_refused", oddNamesAreKeptOrRefused},
 		{"types_are_kept_or_refused", typesAreKeptOrRefused},
 		{"crash_anywhere_is_exact", crashAnywhereIsExact},
+		{"capabilities_are_declared", destinationCapabilities},
+		{"changes_are_only_listed", changesAreOnlyListed},
+		{"teardown_forgets_the_pipeline", teardownForgets},
 	}
 }
 
@@ -61,6 +64,7 @@ func SourceChecks() []Check[SourceFactory] {
 		{"unfinished_load_is_continued", unfinishedLoadIsContinued},
 		{"fresh_starts_over", freshStartsOver},
 		{"preview_creates_nothing", previewCreatesNothing},
+		{"capabilities_are_declared", sourceCapabilities},
 	}
 }
 

@@ -3,13 +3,10 @@ package conntest
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
-	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"rapidbyte.io/node/connectors"
@@ -56,6 +53,7 @@ type memoryOwner struct {
 	epoch messages.Epoch
 	store string
 	loads map[string]*memoryLoad // the current one of each name
+	alive int                    // sessions that are not closed
 }
 
 // memoryLoad is a begun load.
@@ -155,10 +153,11 @@ func (d *MemoryDestination) Open(ctx context.Context, r connectors.SessionReques
 			Err: fmt.Errorf("pipeline %s belongs to state store %q, this is %q", r.Pipeline, o.store, r.Store),
 		}
 	}
-	if o.epoch > r.Epoch && !d.flaws.anyEpoch {
+	if (o.epoch > r.Epoch || o.epoch == r.Epoch && !r.Join) && !d.flaws.anyEpoch {
 		return nil, &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 	}
 	o.epoch, o.store = r.Epoch, r.Store
+	o.alive++
 	return &memorySession{dest: d, owner: o, epoch: r.Epoch, found: o.recovered()}, nil
 }
 
@@ -166,9 +165,9 @@ func (d *MemoryDestination) Open(ctx context.Context, r connectors.SessionReques
 func (o *memoryOwner) recovered() connectors.Recovered {
 	var r connectors.Recovered
 	for _, l := range o.loads {
-		r.Loads = append(r.Loads, connectors.LoadStatus{
-			ID: l.plan.ID, Finished: l.finished, Identity: l.plan.Identity, History: slices.Clone(l.plan.History),
-		})
+		status := l.plan.Status()
+		status.Finished, status.History = l.finished, slices.Clone(l.plan.History)
+		r.Loads = append(r.Loads, status)
 		for _, p := range l.parts {
 			r.Parts = append(r.Parts, p.part)
 			r.Receipts = append(r.Receipts, p.receipt)
@@ -180,176 +179,49 @@ func (o *memoryOwner) recovered() connectors.Recovered {
 	return r
 }
 
-// memorySession is one owner's access.
-type memorySession struct {
-	dest  *MemoryDestination
-	owner *memoryOwner
-	epoch messages.Epoch
-	found connectors.Recovered
-}
-
-// fenced reports a younger owner. The destination is locked.
-func (s *memorySession) fenced() error {
-	if s.owner.epoch > s.epoch && !s.dest.flaws.anyEpoch {
-		return &connectors.FencedError{Registered: messages.Token{Epoch: s.owner.epoch}}
-	}
-	return nil
-}
-
-// Recovered implements connectors.Session.
-func (s *memorySession) Recovered() connectors.Recovered { return s.found }
-
-// Close implements connectors.Session. Open writers stay; each is closed by who
-// has it.
-func (s *memorySession) Close(context.Context) error { return nil }
-
-// checkLoad looks for what cannot be begun.
-func checkLoad(l connectors.Load) *connectors.Error {
-	fail := func(kind connectors.Kind, code messages.Code, s connectors.StreamPlan, field, format string, args ...any) *connectors.Error {
-		return &connectors.Error{
-			Op: "begin load " + l.ID.Name, Kind: kind, Code: code,
-			Place: messages.Place{Stream: s.Stream, Field: field}, Err: fmt.Errorf(format, args...),
+// Changes implements connectors.Planner.
+func (d *MemoryDestination) Changes(_ context.Context, loads []connectors.Load) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for _, l := range loads {
+		if err := checkLoad(l); err != nil {
+			return nil, err
 		}
-	}
-	for _, s := range l.Streams {
-		switch l.Mode {
-		case connectors.ModeAppend, connectors.ModeReplace:
-		case connectors.ModeUpsert:
-			if len(s.Key) == 0 {
-				return fail(connectors.KindConfig, messages.CodeDocMissing, s, "", "an upsert needs a primary key")
+		for _, s := range l.Streams {
+			if d.tables[s.Target] == nil {
+				out = append(out, fmt.Sprintf("create table %q", s.Target))
 			}
-		default:
-			return fail(connectors.KindConfig, messages.CodeDocValue, s, "", "unknown write mode %q", l.Mode)
-		}
-		for _, k := range s.Key {
-			if !s.Schema.HasField(k) {
-				return fail(connectors.KindSchema, messages.CodeSchemaColumn, s, k, "there is no key column %q", k)
-			}
-		}
-		for _, f := range s.Schema.Fields() {
-			if _, odd := f.Type.(arrow.UnionType); odd {
-				return fail(connectors.KindSchema, messages.CodeSchemaType, s, f.Name, "column %q is a union", f.Name)
+			if l.Mode == connectors.ModeReplace {
+				out = append(out, fmt.Sprintf("create staging of %q", s.Target))
 			}
 		}
 	}
-	return nil
+	return out, nil
 }
 
-// Begin implements connectors.Session.
-func (s *memorySession) Begin(ctx context.Context, l connectors.Load) error {
-	c := Call{N: s.dest.calls.next("begin"), Load: l.ID, Token: messages.Token{Epoch: s.epoch}}
-	if err := s.dest.BeginFn.do(ctx, c); err != nil {
-		return err
+// Teardown implements connectors.Remover: it forgets receipts and staging. The
+// tables stay.
+func (d *MemoryDestination) Teardown(_ context.Context, p messages.PipelineID, dryRun bool) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := d.owners[p]
+	if o == nil {
+		return nil, nil
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := checkLoad(l); err != nil {
-		return err
-	}
-	s.dest.mu.Lock()
-	defer s.dest.mu.Unlock()
-	if err := s.fenced(); err != nil {
-		return err
-	}
-	if old := s.owner.loads[l.ID.Name]; old != nil {
-		if old.plan.ID == l.ID {
-			return nil
-		}
-		if old.plan.ID.Number > l.ID.Number {
-			return &connectors.Error{Op: "begin load " + l.ID.Name, Kind: connectors.KindInternal, Err: fmt.Errorf("load %d is already there, this is %d", old.plan.ID.Number, l.ID.Number)}
+	if o.alive > 0 {
+		return nil, &connectors.Error{
+			Op: "tear down pipeline " + string(p), Kind: connectors.KindConfig, Code: messages.CodeDestBusy,
+			Err: fmt.Errorf("%d sessions of epoch %d or older are open", o.alive, o.epoch),
 		}
 	}
-	load := &memoryLoad{plan: l, staging: make(map[string]*memoryTable), parts: make(map[messages.PartID]*memoryPart)}
-	for _, st := range l.Streams {
-		if s.dest.tables[st.Target] == nil {
-			s.dest.tables[st.Target] = newMemoryTable()
-		}
-		load.staging[st.Target] = newMemoryTable()
+	var out []string
+	for name, l := range o.loads {
+		out = append(out, fmt.Sprintf("%d receipts of load %s", len(l.parts), name))
 	}
-	for _, p := range l.Parts {
-		p.Load = l.ID
-		load.parts[p.ID] = &memoryPart{part: p, receipt: messages.Receipt{
-			Part: p.ID, Load: l.ID.Name, Version: messages.Version{Load: l.ID.Number}, Token: messages.Token{Epoch: s.epoch},
-		}}
+	slices.Sort(out)
+	if !dryRun {
+		delete(d.owners, p)
 	}
-	if old := s.owner.loads[l.ID.Name]; old != nil && s.dest.flaws.keepReceipts {
-		load.parts = old.parts
-	}
-	s.owner.loads[l.ID.Name] = load
-	return nil
-}
-
-// OpenWriter implements connectors.Session. A commit is atomic here, so the fate
-// of the last one is always known.
-func (s *memorySession) OpenWriter(ctx context.Context, p connectors.Part, t messages.Token) (connectors.Writer, messages.Receipt, error) {
-	c := Call{N: s.dest.calls.next("open writer"), Load: p.Load, Part: p.ID, Token: t}
-	if err := s.dest.OpenWriterFn.do(ctx, c); err != nil {
-		return nil, messages.Receipt{}, err
-	}
-	if ctx.Err() != nil {
-		return nil, messages.Receipt{}, context.Cause(ctx)
-	}
-	s.dest.mu.Lock()
-	defer s.dest.mu.Unlock()
-	if err := s.fenced(); err != nil {
-		return nil, messages.Receipt{}, err
-	}
-	load := s.owner.loads[p.Load.Name]
-	if load == nil || load.plan.ID.Number < p.Load.Number || load.plan.ID == p.Load && load.parts[p.ID] == nil {
-		return nil, messages.Receipt{}, &connectors.Error{Op: "open writer of " + string(p.ID), Kind: connectors.KindInternal, Err: errors.New("its load was not begun")}
-	}
-	if load.plan.ID != p.Load {
-		return nil, messages.Receipt{}, &connectors.FencedError{Registered: messages.Token{Epoch: s.owner.epoch}}
-	}
-	part := load.parts[p.ID]
-	if t.Compare(part.fence) < 0 || t.Epoch < s.owner.epoch {
-		return nil, messages.Receipt{}, &connectors.FencedError{Registered: part.fence}
-	}
-	w := &memoryWriter{session: s, load: load, part: part, token: t}
-	part.fence, part.writer = t, w
-	return w, part.receipt, nil
-}
-
-// Finish implements connectors.Session.
-func (s *memorySession) Finish(ctx context.Context, id messages.LoadID) error {
-	c := Call{N: s.dest.calls.next("finish"), Load: id, Token: messages.Token{Epoch: s.epoch}}
-	if err := s.dest.FinishFn.do(ctx, c); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := s.finish(id); err != nil {
-		return err
-	}
-	return s.dest.FinishedFn.do(ctx, c)
-}
-
-func (s *memorySession) finish(id messages.LoadID) error {
-	s.dest.mu.Lock()
-	defer s.dest.mu.Unlock()
-	if err := s.fenced(); err != nil {
-		return err
-	}
-	refuse := func(format string, args ...any) error {
-		return &connectors.Error{Op: "finish load " + id.Name, Kind: connectors.KindInternal, Err: fmt.Errorf(format, args...)}
-	}
-	load := s.owner.loads[id.Name]
-	if load == nil || load.plan.ID != id {
-		return refuse("load %d is not the current one", id.Number)
-	}
-	if load.finished {
-		return nil
-	}
-	for _, p := range load.parts {
-		if !p.receipt.Final && !s.dest.flaws.finishEarly {
-			return refuse("part %s is not final", p.part.ID)
-		}
-	}
-	if load.plan.Mode == connectors.ModeReplace && !s.dest.flaws.noStaging {
-		maps.Copy(s.dest.tables, load.staging)
-	}
-	load.finished, load.staging = true, nil
-	return nil
+	return append(out, "owner of the pipeline"), nil
 }

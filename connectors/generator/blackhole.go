@@ -120,7 +120,7 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 			Err: fmt.Errorf("pipeline %s belongs to state store %q, this is %q", r.Pipeline, o.store, r.Store),
 		}
 	}
-	if o.epoch > r.Epoch {
+	if o.epoch > r.Epoch || o.epoch == r.Epoch && !r.Join {
 		return nil, &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 	}
 	o.epoch, o.store = r.Epoch, r.Store
@@ -130,9 +130,9 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 // recovered copies what is known, sorted.
 func (o *owner) recovered() (r connectors.Recovered) {
 	for _, l := range o.loads {
-		r.Loads = append(r.Loads, connectors.LoadStatus{
-			ID: l.plan.ID, Finished: l.finished, Identity: l.plan.Identity, History: l.plan.History,
-		})
+		status := l.plan.Status()
+		status.Finished = l.finished
+		r.Loads = append(r.Loads, status)
 		for _, p := range l.parts {
 			r.Parts = append(r.Parts, p.plan)
 			r.Receipts = append(r.Receipts, p.receipt)
