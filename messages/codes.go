@@ -31,6 +31,7 @@ const (
 	CodeInternal      Code = "RB-0001"
 	CodePanic         Code = "RB-0002"
 	CodeUsage         Code = "RB-0101"
+	CodeOutput        Code = "RB-0102"
 	CodeRowBroken     Code = "RB-1001"
 	CodeRowTooLarge   Code = "RB-1002"
 	CodeValueRange    Code = "RB-1003"
@@ -135,6 +136,7 @@ var catalogue = []CodeInfo{
 	{CodeInternal, "Internal error", "The engine did something that its own rules forbid, and stopped. What was committed stays valid.", "Run again; the run resumes from the last receipt. Please report it with the output of `-vv`."},
 	{CodePanic, "A stage panicked", "A bug in a stage. Its attempt was ended; nothing of it was committed after the panic.", "Run again; please report it with the output of `-vv`."},
 	{CodeUsage, "Wrong usage", "The command line could not be understood. " + nothingMoved, "See `rapidbyte-node help`."},
+	{CodeOutput, "An output cannot be written", "The result, the `--report` file or the `--events` file could not be written. What was moved before that stays committed.", "Check the path, the permissions and the free space."},
 	{CodeRowBroken, "A row cannot be read", "The source holds a row that does not fit its format or its column types. Rows before the last checkpoint are in the destination; the run stopped before the bad row.", "Mend the row, or declare another type for the column, and run again: it resumes where it stopped."},
 	{CodeRowTooLarge, "A row is larger than max_row_bytes", "One row is over the limit. The run stopped before it.", "Raise `resources.max_row_bytes`, and `max_memory` with it, or leave the column out."},
 	{CodeValueRange, "A value does not fit its target", "A value cannot be represented in the destination's type. It was not changed or cut; the commit that held it was not made.", "Cast the column in a transform, or change the type in the destination."},
