@@ -2,8 +2,10 @@ package bbolt_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -183,6 +185,50 @@ func TestADamagedPageIsRefusedOrHarmless(t *testing.T) {
 			b.mustNotLie(t, folder, database, fmt.Sprintf("page %d is %s", n, what))
 		}
 	}
+}
+
+// Followed, such a reference leads out of the file or round in a circle.
+func TestAWrongPageNumberIsRefused(t *testing.T) {
+	b, folder := makeSample(t), t.TempDir()
+	page, order := os.Getpagesize(), binary.NativeEndian
+	branches := 0
+	for at := 2 * page; at < usedBytes(t, b.newer); at += page {
+		if order.Uint16(b.newer[at+8:]) != 1 { // a branch
+			continue
+		}
+		branches++
+		for n := range min(3, int(order.Uint16(b.newer[at+10:]))) {
+			field := at + 16 + 16*n + 8
+			was := order.Uint64(b.newer[field:])
+			for _, id := range []uint64{0, 1, uint64(at / page), was + 1, uint64(len(b.newer) / page), 1 << 40, 1 << 62, math.MaxUint64} { //nolint:gosec // small
+				database := bytes.Clone(b.newer)
+				order.PutUint64(database[field:], id)
+				refused := b.mustNotLie(t, folder, database, fmt.Sprintf("page %d instead of %d", id, was))
+				// A branch that no transaction uses any more may say what it wants.
+				if !refused {
+					require.False(t, isUsed(t, b.newer, at/page), "page %d instead of %d", id, was)
+				}
+			}
+		}
+	}
+	require.GreaterOrEqual(t, branches, 1)
+}
+
+// isUsed reports whether the newest transaction of a database uses a page.
+func isUsed(t *testing.T, database []byte, id int) bool {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "copy.db")
+	require.NoError(t, os.WriteFile(path, database, 0o600))
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, PreLoadFreelist: true})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	used := false
+	require.NoError(t, db.View(func(tx *bolt.Tx) error {
+		info, err := tx.Page(id)
+		used = err == nil && info != nil && info.Type != "free"
+		return err
+	}))
+	return used
 }
 
 // A page of yesterday in today's tree passes every structural check and every
