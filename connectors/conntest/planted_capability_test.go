@@ -19,7 +19,7 @@ func (h hasty) Teardown(_ context.Context, p messages.PipelineID, _ bool) ([]str
 }
 
 func (h hasty) Changes(ctx context.Context, loads []connectors.Load) ([]string, error) {
-	s, err := h.Open(ctx, connectors.SessionRequest{Pipeline: pipeline, Epoch: 1, Store: store})
+	s, err := h.Open(ctx, connectors.SessionRequest{Pipeline: pipeline, Epoch: 1, Join: true, Store: store})
 	if err != nil {
 		return nil, err
 	}
