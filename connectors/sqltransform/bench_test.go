@@ -40,7 +40,7 @@ func BenchmarkApply(b *testing.B) {
 		{"pass", "FROM narrow"},
 		{"project", "SELECT id, x FROM narrow"},
 		{"filter", "SELECT * FROM narrow WHERE n < 10"},
-		{"expressions", "SELECT id, upper(note) AS note, x * 2 AS y, at FROM narrow"},
+		{"expressions", "SELECT id, upper(note) AS note, x * 2 AS y FROM narrow"},
 	} {
 		for _, rows := range []int{1, 4096, 16384} {
 			b.Run(fmt.Sprintf("%s/%d", q.name, rows), func(b *testing.B) {

@@ -23,10 +23,11 @@ import (
 type databases struct {
 	cfg Config
 
-	mu      sync.Mutex
-	closed  bool
-	planner *duckarrow.DB
-	runner  *duckarrow.DB
+	mu       sync.Mutex
+	closed   bool
+	planner  *duckarrow.DB
+	runner   *duckarrow.DB
+	unstable map[string]string // see unstableFunctions; nil until it is read
 }
 
 // catalogues numbers the catalogues of all sessions in the process.

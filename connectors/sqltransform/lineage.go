@@ -105,19 +105,14 @@ func (a *analysis) checkFunctions(ctx context.Context, tree *syntax) ([]connecto
 	if len(tree.functions) == 0 {
 		return nil, nil
 	}
-	names := make([]string, len(tree.functions))
-	for i, f := range tree.functions {
-		names[i] = duckarrow.Literal(f)
-	}
-	rows, err := a.session.conn.Rows(ctx, "SELECT DISTINCT function_name, stability FROM duckdb_functions() WHERE function_name IN ("+
-		strings.Join(names, ", ")+") AND stability <> 'CONSISTENT' ORDER BY ALL")
+	unstable, err := a.t.dbs.unstableFunctions(ctx, a.session.conn)
 	if err != nil {
-		return nil, a.queryError(err)
+		return nil, a.t.engineError(a.stream, err)
 	}
 	var out []connectors.Finding
-	for _, r := range rows {
-		name, stability := str(r[0]), str(r[1])
-		if name == "error" { // it ends the query, it returns nothing
+	for _, name := range tree.functions {
+		stability, ok := unstable[name]
+		if !ok || name == "error" { // error() ends the query, it returns nothing
 			continue
 		}
 		if stability == "VOLATILE" {
@@ -130,6 +125,25 @@ func (a *analysis) checkFunctions(ctx context.Context, tree *syntax) ([]connecto
 		})
 	}
 	return out, nil
+}
+
+// unstableFunctions returns the functions whose result is not determined by
+// their arguments, with DuckDB's word for it. The list is read once.
+func (d *databases) unstableFunctions(ctx context.Context, conn *duckarrow.Conn) (map[string]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unstable != nil {
+		return d.unstable, nil
+	}
+	rows, err := conn.Rows(ctx, "SELECT DISTINCT function_name, stability FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
+	if err != nil {
+		return nil, err
+	}
+	d.unstable = map[string]string{}
+	for _, r := range rows {
+		d.unstable[strings.ToLower(str(r[0]))] = str(r[1])
+	}
+	return d.unstable, nil
 }
 
 // lineage returns, per output column, the input column that it is, or -1. It

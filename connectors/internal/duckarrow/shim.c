@@ -22,6 +22,11 @@ extern void duckdb_destroy_arrow_options(void **options);
 extern void *duckdb_to_arrow_schema(void *options, void **types, const char **names, rb_idx count,
                                     struct ArrowSchema *out);
 extern void *duckdb_data_chunk_to_arrow(void *options, void *chunk, struct ArrowArray *out);
+extern void *duckdb_schema_from_arrow(void *connection, struct ArrowSchema *schema, void **out);
+extern void duckdb_destroy_arrow_converted_schema(void **converted);
+extern void *duckdb_data_chunk_from_arrow(void *connection, struct ArrowArray *array, void *converted, void **out);
+extern int duckdb_append_data_chunk(void *appender, void *chunk);
+extern void *duckdb_appender_error_data(void *appender);
 extern bool duckdb_error_data_has_error(void *data);
 extern const char *duckdb_error_data_message(void *data);
 extern void duckdb_destroy_error_data(void **data);
@@ -146,4 +151,23 @@ bool rb_next(rb_result *result, void *options, struct ArrowArray *out, char **er
   *error = take_error(duckdb_data_chunk_to_arrow(options, chunk, out));
   duckdb_destroy_data_chunk(&chunk);
   return *error == NULL;
+}
+
+char *rb_converted(void *connection, struct ArrowSchema *schema, void **out) {
+  return take_error(duckdb_schema_from_arrow(connection, schema, out));
+}
+
+void rb_destroy_converted(void *converted) { duckdb_destroy_arrow_converted_schema(&converted); }
+
+char *rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array) {
+  void *chunk = NULL;
+  char *error = take_error(duckdb_data_chunk_from_arrow(connection, array, converted, &chunk));
+  if (error == NULL && duckdb_append_data_chunk(appender, chunk) != 0) {
+    error = take_error(duckdb_appender_error_data(appender));
+    if (error == NULL)
+      error = copy_text("cannot append");
+  }
+  if (chunk != NULL)
+    duckdb_destroy_data_chunk(&chunk);
+  return error;
 }

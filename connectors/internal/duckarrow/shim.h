@@ -74,6 +74,12 @@ int rb_feed_register(void *connection, const char *name, rb_feed *feed);
 // rb_execute runs a bound statement. A streaming result is computed while it is
 // fetched. On failure it returns a copy of the message, to be freed.
 char *rb_execute(void *prepared, bool streaming, rb_result *result);
+// rb_converted turns a schema into what rb_append needs, to be destroyed.
+char *rb_converted(void *connection, struct ArrowSchema *schema, void **out);
+void rb_destroy_converted(void *converted);
+// rb_append moves array, of at most 2048 rows, into an appender.
+char *rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array);
+
 // rb_next fetches the next chunk as Arrow; false at the end or with an error.
 bool rb_next(rb_result *result, void *options, struct ArrowArray *out, char **error);
 rb_idx rb_changed(rb_result *result);
