@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/duckdb"
 	"rapidbyte.io/node/connectors/file"
 	"rapidbyte.io/node/connectors/generator"
 	"rapidbyte.io/node/connectors/sqltransform"
@@ -11,11 +12,27 @@ import (
 	"rapidbyte.io/node/runtime/config"
 )
 
+// Check looks for what only both ends together have wrong. It makes nothing and
+// opens nothing; its error is config.Problems.
+func Check(doc *config.Document) error {
+	src, isSource := doc.Source.Config.(duckdb.SourceConfig)
+	dst, isDestination := doc.Destination.Config.(duckdb.DestinationConfig)
+	if !isSource || !isDestination || duckdb.SameFile(src, dst) == nil {
+		return nil
+	}
+	return config.Problems{{
+		Code: messages.CodeDocConflict, Kind: string(connectors.KindConfig), Where: doc.Place("destination.config.path"),
+		What: "source and destination are the same DuckDB file", Next: "write to another file",
+	}}
+}
+
 // Source makes the source of a stage. Its error is a *connectors.Error.
 func Source(s config.Stage) (connectors.Source, error) {
 	switch c := s.Config.(type) {
 	case file.SourceConfig:
 		return sourceOf(file.NewSource(c))
+	case duckdb.SourceConfig:
+		return sourceOf(duckdb.NewSource(c))
 	case generator.SourceConfig:
 		return sourceOf(generator.NewSource(c))
 	}
@@ -39,6 +56,8 @@ func Destination(s config.Stage) (connectors.Destination, error) {
 	switch c := s.Config.(type) {
 	case file.DestinationConfig:
 		return destinationOf(file.NewDestination(c))
+	case duckdb.DestinationConfig:
+		return destinationOf(duckdb.NewDestination(c))
 	case generator.DestinationConfig:
 		return destinationOf(generator.NewDestination(c))
 	}

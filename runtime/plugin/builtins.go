@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/duckdb"
 	"rapidbyte.io/node/connectors/file"
 	"rapidbyte.io/node/connectors/generator"
 	"rapidbyte.io/node/connectors/postgres"
@@ -18,6 +19,10 @@ func Builtins() config.Catalogue {
 		{
 			Name: "file", Aliases: []string{"source-file"}, Role: config.RoleSource,
 			Shape: file.SourceConfig{}, Files: true,
+		},
+		{
+			Name: "duckdb", Aliases: []string{"source-duckdb"}, Role: config.RoleSource,
+			Shape: duckdb.SourceConfig{}, Filter: true, Schemas: true,
 		},
 		{
 			Name: "generator", Aliases: []string{"source-generator"}, Role: config.RoleSource,
@@ -38,6 +43,10 @@ func Builtins() config.Catalogue {
 		{
 			Name: "file", Aliases: []string{"dest-file"}, Role: config.RoleDestination,
 			Shape: file.DestinationConfig{}, Modes: modes(connectors.ModeAppend, connectors.ModeReplace),
+		},
+		{
+			Name: "duckdb", Aliases: []string{"dest-duckdb"}, Role: config.RoleDestination,
+			Shape: duckdb.DestinationConfig{}, Modes: modes(connectors.ModeAppend, connectors.ModeReplace, connectors.ModeUpsert),
 		},
 		{
 			Name: "blackhole", Aliases: []string{"dest-blackhole"}, Role: config.RoleDestination,

@@ -62,6 +62,8 @@ func pairs() []string {
 	return []string{
 		document("file", "path: in/*.csv", "file", "path: out"),
 		document("source-file", "path: in.parquet", "dest-file", "path: out, format: csv"),
+		document("duckdb", "path: in.duckdb", "duckdb", "path: out.duckdb"),
+		document("source-duckdb", "path: in.duckdb", "dest-duckdb", "path: out.duckdb"),
 		document("generator", "rows: 10", "blackhole", ""),
 		document("source-generator", "", "dest-blackhole", ""),
 	}
@@ -82,6 +84,26 @@ func TestEveryBuiltinIsMadeFromItsConfig(t *testing.T) {
 		require.NoError(t, err, text)
 		require.NotNil(t, destination)
 	}
+}
+
+func TestOneDuckDBFileCannotBeBothEnds(t *testing.T) {
+	for path, same := range map[string]bool{"in.duckdb": true, "./in.duckdb": true, "x/../in.duckdb": true, "out.duckdb": false} {
+		doc, err := config.Parse("local.yaml", []byte(document("duckdb", "path: in.duckdb", "duckdb", "path: "+path)), plugin.Builtins(), env())
+		require.NoError(t, err)
+		err = plugin.Check(doc)
+		if !same {
+			require.NoError(t, err, path)
+			continue
+		}
+		var p config.Problems
+		require.ErrorAs(t, err, &p, path)
+		require.Equal(t, messages.CodeDocConflict, p[0].Code)
+		require.Equal(t, 5, p[0].Where.Line)
+		require.Equal(t, "destination.config.path", p[0].Where.Field)
+	}
+	doc, err := config.Parse("local.yaml", []byte(pairs()[0]), plugin.Builtins(), env())
+	require.NoError(t, err)
+	require.NoError(t, plugin.Check(doc))
 }
 
 func TestWhatIsNotAvailableIsAConfigError(t *testing.T) {
