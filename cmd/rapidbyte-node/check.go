@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -101,7 +102,7 @@ func findingFailure(f connectors.Finding) messages.Failure {
 	if code == "" {
 		code = messages.CodeInternal // a finding of a connector that did not name it
 	}
-	return messages.Failure{Code: code, Kind: string(connectors.KindConfig), What: f.Message, Where: f.Where, Next: f.Remedy}
+	return messages.Failure{Code: code, Kind: string(connectors.KindConfig), What: f.Message, Where: f.Where, Next: remedy(f)}
 }
 
 func (r checkResult) count(s connectors.Severity) (n int64) {
@@ -146,6 +147,12 @@ func (r checkResult) text(l look) string {
 	return b.String()
 }
 
+// remedy is the finding's own, or the catalogue's advice.
+func remedy(f connectors.Finding) string {
+	info, _ := f.Code.Info()
+	return cmp.Or(f.Remedy, info.Next)
+}
+
 func findingText(f connectors.Finding, l look) string {
 	glyph := l.none()
 	switch f.Severity {
@@ -164,8 +171,8 @@ func findingText(f connectors.Finding, l look) string {
 	if at := f.Where.String(); at != "" {
 		fmt.Fprintf(&b, "    %s %s\n", l.dim("where"), escape(at))
 	}
-	if f.Remedy != "" {
-		fmt.Fprintf(&b, "    %s %s\n", l.dim("next "+l.arrow()), escape(f.Remedy))
+	if next := remedy(f); next != "" {
+		fmt.Fprintf(&b, "    %s %s\n", l.dim("next "+l.arrow()), escape(next))
 	}
 	return b.String()
 }

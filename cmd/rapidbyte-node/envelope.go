@@ -56,16 +56,26 @@ func (o outcome) envelope(command string) envelope {
 	if e.OK {
 		return e
 	}
-	first := o.failures[0]
-	e.Error = &errorBody{Failure: first, ExitCode: o.exit()}
-	if o.problems || len(o.failures) > 1 {
-		e.Error.Problems = o.failures
+	list := make([]messages.Failure, len(o.failures))
+	for i, f := range o.failures {
+		list[i] = advised(f)
 	}
-	if o.problems && len(o.failures) > 1 {
-		e.Error.What = fmt.Sprintf("the document has %d problems; the first: %s", len(o.failures), first.What)
+	e.Error = &errorBody{Failure: list[0], ExitCode: o.exit()}
+	if o.problems || len(list) > 1 {
+		e.Error.Problems = list
 	}
-	e.Summary = cmp.Or(e.Summary, first.What)
+	if o.problems && len(list) > 1 {
+		e.Error.What = fmt.Sprintf("the document has %d problems; the first: %s", len(list), list[0].What)
+	}
+	e.Summary = cmp.Or(e.Summary, e.Error.What)
 	return e
+}
+
+// advised gives a failure without a next step that of the catalogue.
+func advised(f messages.Failure) messages.Failure {
+	info, _ := f.Code.Info()
+	f.Next = cmp.Or(f.Next, info.Next)
+	return f
 }
 
 // encode returns e as indented JSON with a line break at its end.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,12 +67,11 @@ func problemLine(f messages.Failure) string {
 		s += f.Where.Field + ": "
 	}
 	s += f.What
-	next := f.Next
-	if info, ok := f.Code.Info(); ok && f.Where.Line == 0 { // the document itself cannot be read
-		next = cmp.Or(next, info.Next)
+	if f.Where.Line == 0 { // the document itself cannot be read: no place explains it
+		f = advised(f)
 	}
-	if next != "" {
-		s += "; " + next
+	if f.Next != "" {
+		s += "; " + f.Next
 	}
 	return escape(s)
 }
@@ -86,6 +84,7 @@ func problemLine(f messages.Failure) string {
 //	  why     no such file or directory
 //	  next →  Check the path or name; ...
 func failureText(f messages.Failure, l look) string {
+	f = advised(f)
 	title := "Error"
 	if info, ok := f.Code.Info(); ok {
 		title = info.Title

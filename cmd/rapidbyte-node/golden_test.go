@@ -31,10 +31,10 @@ func normalised(text, work string) string {
 		{`\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b`, "RUN"},
 		{`"elapsed_ms": \d+`, `"elapsed_ms": 0`},
 		{`in \d[\d.]* (ms|s)\b`, "in TIME"},
-		{`\b\d\d:\d\d:\d\d\b`, "TIME"},
 		{`process \d+`, "process PID"},
+		{`\d{4}-\d\d-\d\dT[\d:.]+Z`, "INSTANT"},
 	} {
-		text = regexp.MustCompile(r.pattern).ReplaceAllString(text, r.with)
+		text = regexp.MustCompile(r.pattern).ReplaceAllLiteralString(text, r.with)
 	}
 	return text
 }

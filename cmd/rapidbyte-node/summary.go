@@ -57,6 +57,9 @@ func (s summary) line() string {
 		return "stopped; wrote " + moved
 	case messages.RunFailed, messages.RunRunning:
 	}
+	if t.written == 0 {
+		return "failed; nothing was written"
+	}
 	return "failed; wrote " + moved
 }
 
