@@ -20,21 +20,21 @@ func TestAHeldStoreNamesItsHolderInTime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	c := start(t, "hold", path)
 	c.line(t, "holding")
-	pid := "process " + strconv.Itoa(c.Process.Pid)
+	pid, program := "process "+strconv.Itoa(c.Process.Pid), filepath.Base(os.Args[0])
 
 	begin := time.Now()
 	err := openError(t, bbolt.Config{Path: path})
 	took := time.Since(begin)
 	require.ErrorIs(t, err, statestore.ErrHeld)
 	require.Equal(t, messages.CodeStateHeld, statestore.CodeOf(err))
-	require.ErrorContains(t, err, pid+" (bbolt.test), since 20")
+	require.ErrorContains(t, err, pid+" ("+program+"), since 20")
 	require.ErrorContains(t, err, path)
 	require.GreaterOrEqual(t, took, bbolt.DefaultTimeout-100*time.Millisecond)
 	require.Less(t, took, bbolt.DefaultTimeout+500*time.Millisecond)
 
 	require.NoError(t, os.Truncate(path+".lock", 0)) // the holder could not write it: full disk
 	err = openError(t, bbolt.Config{Path: path, Timeout: 50 * time.Millisecond})
-	require.ErrorContains(t, err, pid+" (bbolt.test)", "the kernel knows the process too")
+	require.ErrorContains(t, err, pid+" ("+program[:min(15, len(program))]+")", "the kernel knows the process too")
 
 	c.kill()
 	begin = time.Now()
