@@ -12,10 +12,12 @@ type Destination interface {
 	Check(ctx context.Context, loads []Load) ([]Finding, error)
 
 	// Open takes the pipeline over for r.Epoch, in this order: register the epoch
-	// (refuse with KindFenced if a higher one is there), end every session of a
-	// lower one, read what is recovered. After it returns, no writer of a lower
-	// epoch commits anything. Opening again with the same epoch, here or on another
-	// node, changes nothing. Called at the start of every attempt.
+	// (refuse with a FencedError that names the registered one if that is not lower),
+	// end every session of a lower one, read what is recovered. After it returns, no
+	// writer of a lower epoch commits anything. The owner opens once per epoch: an equal
+	// one that is registered already was drawn by somebody else, from a state store that
+	// was lost, restored or copied. Only r.Join says otherwise. Called at the start of
+	// every attempt of a run.
 	Open(ctx context.Context, r SessionRequest) (Session, error)
 }
 
@@ -23,6 +25,7 @@ type Destination interface {
 type SessionRequest struct {
 	Pipeline messages.PipelineID
 	Epoch    messages.Epoch
+	Join     bool   // a further session of the same owner: Epoch is registered already, and nothing changes
 	Store    string // identity of the state store; another one is refused (CodeDestForeign) ..
 	Adopt    bool   // .. unless the operator says that the other store is gone for good
 }

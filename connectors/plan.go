@@ -52,6 +52,7 @@ type Load struct {
 	Streams    []StreamPlan
 	Parts      []Part
 	Identity   string          // of the origin, from Plan
+	Run        string          // that begins the load
 	History    json.RawMessage // the source's own memory of what earlier loads of this name read
 	Continuity Continuity      // of an unfinished load with this ID; empty when it is new
 }
@@ -90,7 +91,13 @@ type LoadStatus struct {
 	Finished bool            `json:"finished"`
 	Mode     WriteMode       `json:"mode,omitempty"` // an unfinished load does not change its mode
 	Identity string          `json:"identity,omitempty"`
+	Run      string          `json:"run,omitempty"` // that began it: a run that goes on does not load twice
 	History  json.RawMessage `json:"history,omitempty"`
+}
+
+// Status returns what a destination records of l with Begin.
+func (l Load) Status() LoadStatus {
+	return LoadStatus{ID: l.ID, Mode: l.Mode, Identity: l.Identity, Run: l.Run, History: l.History}
 }
 
 // SyncMode says which rows of a stream are read.

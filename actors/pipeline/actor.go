@@ -174,7 +174,7 @@ func (a *Actor) startRun(c actor.Context, stored statestore.State) {
 }
 
 func (a *Actor) onEnded(c actor.Context, e run.Ended) {
-	a.attempt = e.Attempt
+	a.attempt, a.record.ID = e.Attempt, e.RunID
 	a.add(e)
 	switch {
 	case e.Registered >= a.epoch && a.raises < raisesMax && a.drain == nil:
@@ -240,8 +240,8 @@ func (a *Actor) conclude(c actor.Context, s messages.RunState, f *messages.Failu
 	if f != nil {
 		r.Code, r.Why = f.Code, f.What+": "+f.Why
 	}
-	if s == messages.RunDrained || f != nil && run.Retryable(*f) {
-		r.Ended = time.Time{} // unfinished: the next start continues it
+	if s != messages.RunCompleted {
+		r.Ended = time.Time{} // unfinished: the next start continues it, and loads nothing twice
 	}
 	c.Send(a.run, run.Conclude{Run: r})
 }

@@ -12,6 +12,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/statestore"
 )
 
 // Actor runs one execution of a pipeline.
@@ -43,6 +44,7 @@ type Actor struct {
 	met      messages.Epoch // by Open
 	more     bool
 	draining bool
+	overdue  bool // the drain's deadline has passed
 	warnings []string
 }
 
@@ -109,6 +111,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case checkpoint.PartDone:
 		a.progress.final(m.Part)
 		a.do(c, a.board.onFinal(m.Part))
+		a.settle(c)
 	case checkpoint.FinishLoad:
 		a.onFinishLoad(c, m.Load)
 	case checkpoint.Done:
@@ -124,13 +127,13 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onChildFailed(c, m)
 	case wake:
 		a.do(c, a.board.onWake(m.part, m.token))
+		a.settle(c)
 	case tick:
 		a.onTick(c)
 	case deadline:
-		a.do(c, a.board.abort())
-		a.settle(c)
+		a.onDeadline(c)
 	case Conclude:
-		c.Send(a.checkpoint, checkpoint.MarkRun{Run: m.Run, Conclude: true})
+		c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.ending(m.Run), Conclude: true})
 	case *actor.Terminated:
 		a.onTerminated(c, m.Who)
 	case *actor.Stopping, *actor.Restarting:
@@ -169,29 +172,48 @@ func (a *Actor) onStarted(c actor.Context) {
 	jobs := a.jobs
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
+	limit := a.cfg.Spec.Resources.Stall
 	a.worker = flow.Go(
-		func(closing context.Context) { work(ctx, closing, jobs, func(d jobDone) { root.Send(self, d) }) },
+		func(closing context.Context) { work(ctx, closing, limit, jobs, func(d jobDone) { root.Send(self, d) }) },
 		func(err error) { root.Send(self, jobDone{err: err}) },
 	)
 	a.enqueue(a.openJob())
 }
 
-// work runs jobs one after the other; ctx ends all of them but the last, close.
-func work(ctx, closing context.Context, jobs <-chan job, report func(jobDone)) {
+// work runs jobs one after the other, none longer than limit; ctx ends all of them
+// but the last, close.
+func work(ctx, closing context.Context, limit time.Duration, jobs <-chan job, report func(jobDone)) {
 	for {
 		select {
 		case <-closing.Done():
 			return
 		case j := <-jobs:
-			d := jobDone{name: j.name}
-			one := ctx
+			one, within := ctx, limit
 			if j.name == jobClose {
-				one = closing
+				one, within = closing, closeTimeout
 			}
-			d.err = flow.Protect(func() (err error) { d.then, err = j.run(one); return err })
-			report(d)
+			report(do(one, within, j))
 		}
 	}
+}
+
+// do runs one job. Past its limit the error names what was waited for.
+func do(ctx context.Context, limit time.Duration, j job) jobDone {
+	d := jobDone{name: j.name}
+	if limit > 0 {
+		stalled := &connectors.Error{
+			Op: "wait for " + j.name, Kind: connectors.KindTransient, Commit: connectors.CommitUnknown, Code: messages.CodeStalled,
+			Err: fmt.Errorf("%s has not returned for %s", j.name, limit),
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, stalled)
+		defer cancel()
+	}
+	d.err = flow.Protect(func() (err error) { d.then, err = j.run(ctx); return err })
+	if d.err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		d.err = context.Cause(ctx) // whatever the connector made of it
+	}
+	return d
 }
 
 func (a *Actor) enqueue(j job) {
@@ -280,6 +302,18 @@ func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
 	a.settle(c)
 }
 
+// onDeadline ends what the drain has not: it goes on from its receipt another time.
+func (a *Actor) onDeadline(c actor.Context) {
+	if a.phase >= phaseClosing {
+		return
+	}
+	a.overdue = true
+	a.cancel()
+	a.queue = nil
+	a.do(c, a.board.abort())
+	a.settle(c)
+}
+
 // settle closes the run when nothing can change any more.
 func (a *Actor) settle(c actor.Context) {
 	if a.phase >= phaseClosing || a.busy || len(a.queue) > 0 || !a.board.idle() || len(a.attempts) > 0 {
@@ -288,7 +322,7 @@ func (a *Actor) settle(c actor.Context) {
 	if a.phase == phaseOpening && !a.stopping && !a.draining {
 		return
 	}
-	if !a.stopping && a.awaitsFinish() {
+	if !a.stopping && !a.overdue && a.awaitsFinish() {
 		return // all rows are in: let the swap and the mark come through, also in a drain
 	}
 	a.phase = phaseClosing
@@ -314,7 +348,7 @@ func (a *Actor) end(c actor.Context) {
 	a.timer.Stop()
 	e := Ended{
 		State: messages.RunCompleted, Failure: a.failure, Again: a.again, Registered: a.met,
-		Attempt: a.board.attempt, Warnings: a.warnings,
+		Attempt: a.board.attempt, RunID: a.cfg.Run.ID, Warnings: a.warnings,
 	}
 	for _, l := range a.loads {
 		r := a.progress.result(l)
@@ -329,10 +363,33 @@ func (a *Actor) end(c actor.Context) {
 	case a.draining && (e.State != messages.RunCompleted || len(a.loads) == 0 || a.more):
 		e.State = messages.RunDrained
 	default:
-		e.State = messages.RunCompleted // tasks that rested of their own accord resume next time
-		e.Again = a.more
+		e.State, e.Again = messages.RunCompleted, a.more
+		if f := a.leftOpen(); f != nil {
+			e.State, e.Failure, e.Again = messages.RunFailed, f, false
+		}
 	}
 	c.Send(c.Parent(), e)
+}
+
+// ending gives the record the ID that the run has gone on under.
+func (a *Actor) ending(r statestore.Run) statestore.Run {
+	r.ID = a.cfg.Run.ID
+	return r
+}
+
+// leftOpen asserts what "completed" says: every load is finished, or its stream goes
+// on with the next run.
+func (a *Actor) leftOpen() *messages.Failure {
+	for _, l := range a.loads {
+		name := l.load.ID.Name
+		if l.state == loadDone || l.state == loadOpen && !a.progress.complete(l.load) && a.board.paused(name) {
+			continue
+		}
+		f := connectors.FailureOf(fmt.Errorf("the run came to rest before load %d of %q was finished", l.load.ID.Number, name),
+			messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stream: l.stream, Stage: connectors.StageRun})
+		return &f
+	}
+	return nil
 }
 
 func (a *Actor) onChildFailed(c actor.Context, m childFailed) {

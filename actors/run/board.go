@@ -211,7 +211,7 @@ func (b *board) onFailed(m messages.StageFailed) []any {
 	}
 	t.failure = m.Failure
 	t.tries++
-	if b.draining || b.aborting {
+	if b.draining || b.aborting || b.failed[t.part.Load.Name] {
 		out := b.leave(t, taskRested)
 		if !Retryable(m.Failure) {
 			t.then = taskFailed
@@ -330,6 +330,14 @@ func (b *board) stuck(t *task) bool {
 	return slices.ContainsFunc(t.part.After, func(id messages.PartID) bool {
 		o := b.find(id)
 		return o != nil && (o.state == taskFailed || o.state == taskRested)
+	})
+}
+
+// paused reports whether every part of a load that is not final came to rest at a
+// drain barrier of its own: the stream goes on with the next run.
+func (b *board) paused(name string) bool {
+	return !slices.ContainsFunc(b.tasks, func(t *task) bool {
+		return t.part.Load.Name == name && !t.final && (t.state != taskRested || t.ended == nil)
 	})
 }
 

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -44,6 +45,7 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 	if a.draining || a.stopping {
 		return
 	}
+	a.adopt(known)
 	forget := a.forget()
 	ev := checkpoint.Recovered{Durable: known.Receipts}
 	for _, l := range known.Loads {
@@ -67,6 +69,21 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 	c.Send(a.checkpoint, ev)
 	c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.cfg.Run, Forget: forget})
 	a.known = known
+}
+
+// adopt goes on with the run that the destination's unfinished loads name, when the
+// state store has forgotten it: else what that run has finished would be loaded again.
+func (a *Actor) adopt(known connectors.Recovered) {
+	if len(a.cfg.State.Receipts) > 0 || len(a.cfg.State.Finished) > 0 {
+		return
+	}
+	for _, l := range known.Loads {
+		if !l.Finished && l.Run != "" {
+			a.cfg.Run.ID = l.Run
+			a.progress.cfg.Run.ID = l.Run
+			return
+		}
+	}
 }
 
 // forget names the loads whose state is dropped: the operator starts them over, or
@@ -101,7 +118,11 @@ func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 	case m.Conclude:
 		c.Send(c.Parent(), Concluded{Err: m.Err})
 	case m.Err != nil:
-		a.fail(c, checkpoint.StoreFailure(a.cfg.Spec.Pipeline, m.Err))
+		f := checkpoint.StoreFailure(a.cfg.Spec.Pipeline, m.Err)
+		if a.failure == nil {
+			a.again = Retryable(f)
+		}
+		a.fail(c, f)
 	case !a.stopping && !a.draining:
 		a.enqueue(a.scanJob(a.known))
 	}
@@ -109,7 +130,7 @@ func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 
 // scanJob takes the snapshot and plans.
 func (a *Actor) scanJob(known connectors.Recovered) job {
-	spec := a.cfg.Spec
+	spec, id := a.cfg.Spec, a.cfg.Run.ID
 	req := connectors.ScanRequest{
 		Pipeline: spec.Pipeline, Epoch: a.cfg.Epoch, Streams: spec.Specs(), Previous: known, Splits: spec.Resources.Tasks,
 	}
@@ -119,7 +140,7 @@ func (a *Actor) scanJob(known connectors.Recovered) job {
 			return nil, err
 		}
 		p := scan.Plan()
-		loads, warnings, err := spec.plan(p, known)
+		loads, warnings, err := spec.plan(p, known, id)
 		if err != nil {
 			_ = scan.Close(ctx) // the plan's error is the cause
 			return nil, err
@@ -204,6 +225,9 @@ func (a *Actor) onFinishLoad(c actor.Context, id messages.LoadID) {
 	session := a.session
 	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
 		err := flow.Protect(func() error { return session.Finish(ctx, id) })
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return func(c actor.Context) { a.onFinished(c, l, err) }, nil
 	}})
 }
@@ -213,6 +237,9 @@ func (a *Actor) onFinished(c actor.Context, l *loadRun, err error) {
 	if err == nil {
 		c.Send(a.checkpoint, checkpoint.Finished{Load: l.load.ID})
 		return
+	}
+	if a.stopping || a.overdue {
+		return // cancelled; the next start finishes the load
 	}
 	f := connectors.FailureOf(err, messages.Place{
 		Pipeline: a.cfg.Spec.Pipeline, Stream: messages.StreamID(l.load.ID.Name), Stage: connectors.StageDestination,

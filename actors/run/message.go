@@ -27,6 +27,7 @@ type Ended struct {
 	// Again says that another go can help: the failure was met before or outside of the
 	// tasks and is transient, or the scan is lost, or the source has more.
 	Again      bool
+	RunID      string         // a lost state store's run goes on under its own
 	Registered messages.Epoch // of the owner that Open met; 0 otherwise
 	Attempt    messages.Attempt
 	Streams    []messages.StreamResult

@@ -23,17 +23,20 @@ type planned struct {
 // document's mode, key and target, and the schema behind the transforms. It decides
 // about unfinished loads. Pure; check uses it too.
 func (s Spec) Plan(p connectors.Plan, known connectors.Recovered) (loads []connectors.Load, warnings []string, err error) {
-	ps, warnings, err := s.plan(p, known)
+	ps, warnings, err := s.plan(p, known, "")
 	for _, l := range ps {
 		loads = append(loads, l.load)
 	}
 	return loads, warnings, err
 }
 
-func (s Spec) plan(p connectors.Plan, known connectors.Recovered) ([]planned, []string, error) {
+func (s Spec) plan(p connectors.Plan, known connectors.Recovered, run string) ([]planned, []string, error) {
 	var out []planned
 	var warnings []string
 	for _, l := range p.Loads {
+		if s.loaded(l, known, run) {
+			continue
+		}
 		one, warning, err := s.planLoad(l, p.Identity, known)
 		if err != nil {
 			return nil, warnings, err
@@ -41,9 +44,31 @@ func (s Spec) plan(p connectors.Plan, known connectors.Recovered) ([]planned, []
 		if warning != "" {
 			warnings = append(warnings, warning)
 		}
+		one.load.Run = run
 		out = append(out, one)
 	}
 	return out, warnings, nil
+}
+
+// loaded reports whether a run that goes on has finished this pass already: then a
+// new load of it would append a second copy. The run goes on under its ID; if the
+// state store has forgotten it, the loads that it left unfinished name it. A source
+// that remembers plans only what is new.
+func (s Spec) loaded(l connectors.Load, known connectors.Recovered, run string) bool {
+	i := slices.IndexFunc(known.Loads, func(k connectors.LoadStatus) bool { return k.ID.Name == l.ID.Name })
+	if i < 0 || l.Continuity != "" || !known.Loads[i].Finished || known.Loads[i].Run == "" {
+		return false
+	}
+	st, ok := s.stream(messages.StreamID(l.ID.Name))
+	if ok && st.Fresh {
+		return false
+	}
+	if m, remembers := s.Source.(connectors.Rememberer); remembers && m.Remembers() && ok && st.Mode != connectors.ModeReplace {
+		return false
+	}
+	return known.Loads[i].Run == run || slices.ContainsFunc(known.Loads, func(k connectors.LoadStatus) bool {
+		return !k.Finished && k.Run == known.Loads[i].Run
+	})
 }
 
 func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Recovered) (planned, string, error) {

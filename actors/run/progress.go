@@ -27,7 +27,7 @@ type partProgress struct {
 	begun   bool             // base is known
 	base    messages.Receipt // as this run found it
 	receipt messages.Receipt // the newest persisted, or as found
-	done    bool             // the final receipt is persisted
+	done    bool             // the final receipt exists; if found so, it is persisted soon
 	bytes   int64            // of attempts that are over
 	retries int
 	token   messages.Token
@@ -61,7 +61,7 @@ func (p *progress) plan(l planned, known connectors.Recovered) {
 		pp := &partProgress{stream: l.stream, load: l.load.ID}
 		for _, r := range known.Receipts {
 			if r.Part == part.ID && r.LoadID() == l.load.ID {
-				pp.begun, pp.base, pp.receipt = true, r, r
+				pp.begun, pp.base, pp.receipt, pp.done = true, r, r, r.Final
 			}
 		}
 		p.parts[part.ID] = pp
@@ -134,7 +134,7 @@ func (p *progress) retried(id messages.PartID) {
 	}
 }
 
-// complete reports whether every part of a load is final and persisted.
+// complete reports whether every part of a load is final.
 func (p *progress) complete(l connectors.Load) bool {
 	return !slices.ContainsFunc(l.Parts, func(part connectors.Part) bool { return !p.parts[part.ID].done })
 }

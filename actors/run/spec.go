@@ -3,6 +3,8 @@ package run
 import (
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/actors/source"
 	"rapidbyte.io/node/connectors"
@@ -17,7 +19,8 @@ type Spec struct {
 	Destination connectors.Destination
 	Streams     []Stream
 	Resources   Resources
-	Adopt       bool // the destination may belong to a state store that is lost
+	Mem         memory.Allocator // of batches; nil: the default one
+	Adopt       bool             // the destination may belong to a state store that is lost
 }
 
 // Stream is one stream of the document.
@@ -43,6 +46,14 @@ type Transform struct {
 	connectors.Transform
 	Name    string
 	Streams []messages.StreamID // empty: all
+}
+
+// mem returns where batches are allocated.
+func (s Spec) mem() memory.Allocator {
+	if s.Mem == nil {
+		return memory.DefaultAllocator
+	}
+	return s.Mem
 }
 
 // appliesTo reports whether the step changes the stream.

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/asynkron/protoactor-go/actor"
 
 	"rapidbyte.io/node/actors/checkpoint"
@@ -84,7 +83,7 @@ func (a *Actor) spawn(c actor.Context, eff spawnTask) {
 		t.alive++
 	}
 	add(connectors.StageSource, source.New(source.Config{
-		Task: task, Source: a.cfg.Spec.Source, Limits: share.limits, Mem: memory.DefaultAllocator,
+		Task: task, Source: a.cfg.Spec.Source, Limits: share.limits, Mem: a.cfg.Spec.mem(),
 		Interval: a.cfg.Spec.Resources.Interval, Register: reg,
 	}))
 	hop := 0
@@ -95,7 +94,7 @@ func (a *Actor) spawn(c actor.Context, eff spawnTask) {
 		add(fmt.Sprintf("%s-%d", connectors.StageTransform, hop+1), transform.New(transform.Config{
 			Task: task, Hop: hop, Transform: tr.Transform, Window: share.window, Register: reg,
 			Request: connectors.StageRequest{
-				Part: eff.part, Streams: inputs[hop : hop+1], Limits: share.limits, Mem: memory.DefaultAllocator,
+				Part: eff.part, Streams: inputs[hop : hop+1], Limits: share.limits, Mem: a.cfg.Spec.mem(),
 			},
 		}))
 		hop++

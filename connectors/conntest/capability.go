@@ -38,7 +38,7 @@ func changesAreOnlyListed(t T, f DestinationFactory) {
 	require.NoError(t, err)
 	require.Equal(t, first, second, "nothing was executed")
 	r.sees("orders", nil, "after listing changes")
-	require.Empty(t, r.open(r.Destination, 1).Recovered().Loads, "loads after listing changes")
+	require.Empty(t, r.open(r.Destination, 2).Recovered().Loads, "loads after listing changes")
 }
 
 // teardownForgets: a Remover refuses while a session is alive, lists in a dry run,

@@ -2,6 +2,7 @@ package conntest
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,24 +31,27 @@ func openIsRepeatable(t T, f DestinationFactory) {
 	r.sees("orders", texts(NumberRows(1, 6)), "after sessions of the same epoch")
 }
 
-// lowerEpochIsRefused: Open says who owns the pipeline (rule 10).
+// lowerEpochIsRefused: Open says who owns the pipeline (rule 10), also to one who
+// drew the same epoch elsewhere.
 func lowerEpochIsRefused(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
 	r.open(r.Destination, 5)
-	refuse := func(d connectors.Destination, when string) {
-		s, err := d.Open(r.ctx, r.request(4))
+	refuse := func(d connectors.Destination, epoch messages.Epoch, when string) {
+		s, err := d.Open(r.ctx, r.request(epoch))
 		if s != nil && err == nil {
 			_ = s.Close(r.ctx)
 		}
-		fenced(t, err, "open with a lower epoch "+when)
+		when = fmt.Sprintf("open with epoch %d %s", epoch, when)
+		fenced(t, err, when)
 		if other, ok := errors.AsType[*connectors.FencedError](err); ok {
 			require.Equal(t, messages.Epoch(5), other.Registered.Epoch, "the error names the owner")
 		} else if err != nil {
-			t.Errorf("open with a lower epoch %s: want a FencedError that names the owner, got %v", when, err)
+			t.Errorf("%s: want a FencedError that names the owner, got %v", when, err)
 		}
 	}
-	refuse(r.Destination, "here")
-	refuse(r.restart(), "in another process")
+	refuse(r.Destination, 4, "here")
+	refuse(r.restart(), 4, "in another process")
+	refuse(r.restart(), 5, "by somebody who does not join: a copied state store drew the same one")
 	r.open(r.Destination, 5)
 	r.open(r.Destination, 6)
 }

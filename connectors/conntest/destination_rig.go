@@ -28,6 +28,7 @@ type destRig struct {
 	f        DestinationFactory
 	mem      *memory.CheckedAllocator
 	mode     connectors.WriteMode // of loads that do not care: append, else upsert
+	opened   []messages.Epoch     // with open; again is a further session of the same owner
 	sessions []connectors.Session
 	writers  []connectors.Writer
 }
@@ -75,8 +76,11 @@ func (r *destRig) request(epoch messages.Epoch) connectors.SessionRequest {
 // open opens a session with d.
 func (r *destRig) open(d connectors.Destination, epoch messages.Epoch) connectors.Session {
 	r.t.Helper()
-	s, err := d.Open(r.ctx, r.request(epoch))
+	request := r.request(epoch)
+	request.Join = slices.Contains(r.opened, epoch)
+	s, err := d.Open(r.ctx, request)
 	require.NoError(r.t, err, "open a session of epoch %d", epoch)
+	r.opened = append(r.opened, epoch)
 	r.sessions = append(r.sessions, s)
 	return s
 }

@@ -87,14 +87,16 @@ func (r Run) withDefaults() Run {
 type driver struct {
 	run     Run
 	attempt messages.Attempt
+	passes  int
 	out     Outcome
 }
 
 // pass makes one scan and reads what it plans.
 func (d *driver) pass(ctx context.Context) (more bool, err error) {
 	session, err := d.run.Destination.Open(ctx, connectors.SessionRequest{
-		Pipeline: d.run.Pipeline, Epoch: d.run.Epoch, Store: d.run.Store,
+		Pipeline: d.run.Pipeline, Epoch: d.run.Epoch, Store: d.run.Store, Join: d.passes > 0,
 	})
+	d.passes++
 	if err != nil {
 		return false, err
 	}

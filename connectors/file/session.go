@@ -31,7 +31,7 @@ type session struct {
 // takeOver registers the epoch and removes what older owners left.
 func (s *session) takeOver(r connectors.SessionRequest) error {
 	err := s.update("take the folder over", func(m *manifest.Manifest) (*manifest.Manifest, error) {
-		return m.TakeOver(r.Epoch, r.Store, r.Adopt)
+		return m.TakeOver(r)
 	})
 	if err != nil {
 		return err

@@ -303,3 +303,46 @@ func TestZombieOwnerIsFenced(t *testing.T) {
 		w.requireSame(t)
 	})
 }
+
+func TestRunThatGoesOnDoesNotLoadAFinishedStreamAgain(t *testing.T) {
+	for name, lose := range map[string]bool{"state kept": false, "state lost": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(connectors.ModeAppend, conntest.Numbers("bad", 500), conntest.Numbers("good", 500))
+				w.dst.WriteFn = always("bad/1", kinded(connectors.KindData, messages.CodeValueRange, "value out of range"))
+				first := w.run(t, nil)
+				require.Equal(t, messages.RunFailed, first.State)
+				w.dst.WriteFn = nil
+				if lose {
+					w.store = storetest.NewMemory("store-1")
+				}
+				r := w.run(t, nil)
+				require.Nil(t, r.Failure)
+				w.requireSame(t)
+				require.Len(t, r.Streams, 1, "only the unfinished load is left")
+
+				r = w.run(t, nil) // a new run loads everything, as asked
+				require.Nil(t, r.Failure)
+				require.Len(t, w.dst.Rows("good"), 1000)
+			})
+		})
+	}
+}
+
+func TestCrashBehindTheLastMarkCompletesOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 500))
+		w.store.SaveFn = func(_ context.Context, _ messages.PipelineID, _ messages.Epoch, u statestore.Update) storetest.Fate {
+			if u.Run != nil && !u.Run.Ended.IsZero() {
+				return storetest.Fate{Err: errors.New("killed before the mark")}
+			}
+			return storetest.Fate{}
+		}
+		require.Equal(t, messages.RunCompleted, w.run(t, nil).State)
+		w.store.SaveFn = nil
+		r := w.run(t, nil)
+		require.Equal(t, messages.RunCompleted, r.State)
+		require.Empty(t, r.Streams, "C21: the run is over, nothing is read")
+		w.requireSame(t)
+	})
+}

@@ -30,6 +30,7 @@ type Load struct {
 	Mode     connectors.WriteMode         `json:"mode"`
 	Finished bool                         `json:"finished,omitempty"`
 	Identity string                       `json:"identity,omitempty"`
+	Run      string                       `json:"run,omitempty"`
 	History  json.RawMessage              `json:"history,omitempty"`
 	Streams  map[messages.StreamID]Stream `json:"streams"`
 	Staged   map[string][]File            `json:"staged,omitempty"` // of a replace, by target
@@ -87,7 +88,8 @@ func (m *Manifest) Recovered() connectors.Recovered {
 	for _, name := range slices.Sorted(maps.Keys(m.Loads)) {
 		l := m.Loads[name]
 		r.Loads = append(r.Loads, connectors.LoadStatus{
-			ID: messages.LoadID{Name: name, Number: l.Number}, Mode: l.Mode, Finished: l.Finished, Identity: l.Identity, History: l.History,
+			ID: messages.LoadID{Name: name, Number: l.Number}, Mode: l.Mode, Finished: l.Finished,
+			Identity: l.Identity, Run: l.Run, History: l.History,
 		})
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.Parts)) {
@@ -113,9 +115,11 @@ func (m *Manifest) Names(target string) map[string]bool {
 	return names
 }
 
-// TakeOver makes epoch the owner. It returns m itself when nothing changes.
-func (m *Manifest) TakeOver(epoch messages.Epoch, store string, adopt bool) (*Manifest, error) {
-	if m.Epoch > epoch {
+// TakeOver makes the owner of r.Epoch the owner. It returns m itself when nothing
+// changes.
+func (m *Manifest) TakeOver(r connectors.SessionRequest) (*Manifest, error) {
+	epoch, store, adopt := r.Epoch, r.Store, r.Adopt
+	if m.Epoch > epoch || m.Epoch == epoch && !r.Join {
 		return nil, &connectors.FencedError{Registered: messages.Token{Epoch: m.Epoch}}
 	}
 	if m.Number > 0 && m.Store != store && !adopt {
@@ -148,7 +152,7 @@ func (m *Manifest) Begin(epoch messages.Epoch, l connectors.Load) (*Manifest, []
 	n := m.clone()
 	dropped := n.forget(l.ID.Name)
 	load := Load{
-		Number: l.ID.Number, Mode: l.Mode, Identity: l.Identity, History: l.History,
+		Number: l.ID.Number, Mode: l.Mode, Identity: l.Identity, Run: l.Run, History: l.History,
 		Streams: make(map[messages.StreamID]Stream, len(l.Streams)),
 	}
 	for _, s := range l.Streams {

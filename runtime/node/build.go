@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"rapidbyte.io/node/actors/checkpoint"
+	"rapidbyte.io/node/actors/run"
+	"rapidbyte.io/node/actors/source"
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/config"
+	"rapidbyte.io/node/runtime/plugin"
+	"rapidbyte.io/node/statestore"
+	"rapidbyte.io/node/statestore/bbolt"
+)
+
+// BuildOptions narrow or change what the document says, for one invocation.
+type BuildOptions struct {
+	Streams     []string // only these; empty: all
+	FullRefresh bool     // begin new loads and forget what earlier ones read
+	Adopt       bool     // the destination may belong to a state store that is lost
+}
+
+// Build turns a document into a pipeline that can run. It opens no connection except
+// where stream names are patterns: then it asks the source what there is. Its error
+// is a messages.Failure, or config.Problems.
+func Build(ctx context.Context, doc *config.Document, o BuildOptions) (run.Spec, error) {
+	if missing := doc.Unavailable(); len(missing) > 0 {
+		return run.Spec{}, config.Problems(missing)
+	}
+	src, err := plugin.Source(doc.Source.Stage)
+	if err != nil {
+		return run.Spec{}, place(doc, "source", err)
+	}
+	if doc.Patterns() {
+		if doc, err = expand(ctx, doc, src); err != nil {
+			return run.Spec{}, err
+		}
+	}
+	dst, err := plugin.Destination(doc.Destination.Stage)
+	if err != nil {
+		return run.Spec{}, place(doc, "destination", err)
+	}
+	spec := run.Spec{
+		Pipeline: doc.Pipeline, Source: src, Destination: dst, Resources: resources(doc.Resources), Adopt: o.Adopt,
+	}
+	if spec.Streams, err = streams(doc, o); err != nil {
+		return run.Spec{}, err
+	}
+	for i, t := range doc.Transforms {
+		tr, err := plugin.Transform(t.Stage)
+		if err != nil {
+			return run.Spec{}, place(doc, fmt.Sprintf("transforms[%d]", i), err)
+		}
+		step := run.Transform{Transform: tr, Name: t.Use}
+		for _, s := range spec.Streams {
+			if slices.Contains(doc.TransformsFor(s.Stream), i) {
+				step.Streams = append(step.Streams, s.Stream)
+			}
+		}
+		if len(step.Streams) > 0 {
+			spec.Transforms = append(spec.Transforms, step)
+		}
+	}
+	return spec, nil
+}
+
+// expand replaces patterns by the streams that the source has.
+func expand(ctx context.Context, doc *config.Document, src connectors.Source) (*config.Document, error) {
+	found, err := src.Discover(ctx, nil)
+	if err != nil {
+		return nil, connectors.FailureOf(err, messages.Place{Pipeline: doc.Pipeline, Stage: connectors.StageSource})
+	}
+	names := make([]messages.StreamID, len(found))
+	for i, d := range found {
+		names[i] = d.Stream
+	}
+	return doc.Expand(names)
+}
+
+// streams takes over the document's streams, or those that were asked for.
+func streams(doc *config.Document, o BuildOptions) ([]run.Stream, error) {
+	var out []run.Stream
+	var all []string
+	left := slices.Clone(o.Streams)
+	for _, spec := range doc.Specs() {
+		name := string(spec.Stream)
+		all = append(all, name)
+		if len(o.Streams) > 0 && !slices.Contains(o.Streams, name) {
+			continue
+		}
+		left = slices.DeleteFunc(left, func(s string) bool { return s == name })
+		spec.Fresh = o.FullRefresh
+		st, _ := doc.Stream(spec.Stream)
+		out = append(out, run.Stream{StreamSpec: spec, Target: doc.Target(spec.Stream), OnLost: run.LostPolicy(st.OnLostSnapshot)})
+	}
+	if len(left) > 0 {
+		return nil, messages.Failure{
+			Code: messages.CodeStreamUnknown, Kind: string(connectors.KindConfig),
+			What:  fmt.Sprintf("the document has no stream %q", left[0]),
+			Where: messages.Place{Pipeline: doc.Pipeline, Stream: messages.StreamID(left[0])},
+			Next:  "Its streams are: " + strings.Join(all, ", "),
+		}
+	}
+	return out, nil
+}
+
+func resources(r config.Resources) run.Resources {
+	return run.Resources{
+		MemoryBytes: int64(r.MaxMemory), BatchBytesMax: int64(r.MaxBatchBytes), RowBytesMax: int64(r.MaxRowBytes),
+		BatchesMax: r.MaxInflightBatches, Tasks: r.Count(runtime.GOMAXPROCS(0)), Retries: r.MaxRetries,
+		Interval: source.Interval{
+			Bytes: int64(r.CheckpointIntervalBytes), Rows: r.CheckpointIntervalRows, Every: r.CheckpointInterval(),
+		},
+		Stall: r.StallTimeout(),
+	}
+}
+
+func place(doc *config.Document, field string, err error) error {
+	return connectors.FailureOf(err, doc.Place(field))
+}
+
+// OpenStore opens the document's state store. rebuild is the operator's word that a
+// lost or damaged one may be begun anew. Its error is a messages.Failure.
+func OpenStore(ctx context.Context, doc *config.Document, rebuild bool) (statestore.Store, error) {
+	s, err := bbolt.Open(ctx, bbolt.Config{Path: doc.State.Path(), Rebuild: rebuild})
+	if err != nil {
+		return nil, checkpoint.StoreFailure(doc.Pipeline, err)
+	}
+	return s, nil
+}

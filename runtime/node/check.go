@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"rapidbyte.io/node/actors/run"
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/config"
+)
+
+// Report is what Check found. The run would fail if it has an error.
+type Report struct {
+	Findings []connectors.Finding `json:"findings"`
+	Streams  []StreamReport       `json:"streams"`
+}
+
+// StreamReport is how one stream would be moved.
+type StreamReport struct {
+	Stream   messages.StreamID    `json:"name"`
+	Target   string               `json:"target"`
+	Mode     connectors.WriteMode `json:"write_mode"`
+	Columns  []Column             `json:"columns"` // as they arrive at the destination
+	Key      []string             `json:"key,omitempty"`
+	Estimate int64                `json:"rows_estimate,omitempty"`
+	Tasks    int                  `json:"tasks"`
+}
+
+// Column is one column of a stream.
+type Column struct {
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Nullable bool   `json:"nullable"`
+}
+
+// Failed returns the first error, if there is one.
+func (r Report) Failed() (connectors.Finding, bool) {
+	for _, f := range r.Findings {
+		if f.Severity == connectors.SeverityError {
+			return f, true
+		}
+	}
+	return connectors.Finding{}, false
+}
+
+// Check looks at everything a run of spec needs: connectivity, permissions, schema
+// fit, state store. It changes nothing, so it plans as if nothing had been loaded yet.
+func Check(ctx context.Context, spec run.Spec, doc *config.Document) Report {
+	var r Report
+	r.state(doc)
+	found, err := spec.Source.Check(ctx, spec.Specs())
+	r.Findings = append(r.Findings, found...)
+	if err != nil {
+		r.fail(err, connectors.StageSource)
+	}
+	if _, failed := r.Failed(); failed {
+		return r
+	}
+	r.warnCopies(spec)
+	scan, err := spec.Source.Scan(ctx, connectors.ScanRequest{
+		Pipeline: spec.Pipeline, Streams: spec.Specs(), Splits: spec.Resources.Tasks, Preview: true,
+	})
+	if err != nil {
+		r.fail(err, connectors.StageSource)
+		return r
+	}
+	p := scan.Plan()
+	_ = scan.Close(ctx) // a preview holds nothing
+	r.Findings = append(r.Findings, p.Warnings...)
+	loads, _, err := spec.Plan(p, connectors.Recovered{})
+	if err != nil {
+		r.fail(err, connectors.StageTransform)
+		return r
+	}
+	for _, l := range loads {
+		r.streams(l)
+	}
+	found, err = spec.Destination.Check(ctx, loads)
+	r.Findings = append(r.Findings, found...)
+	if err != nil {
+		r.fail(err, connectors.StageDestination)
+	}
+	return r
+}
+
+func (r *Report) fail(err error, stage string) {
+	f := connectors.FailureOf(err, messages.Place{Stage: stage})
+	message := f.What
+	if f.Why != "" {
+		message += ": " + f.Why
+	}
+	r.Findings = append(r.Findings, connectors.Finding{
+		Severity: connectors.SeverityError, Code: f.Code, Message: message, Where: f.Where, Remedy: f.Next,
+	})
+}
+
+func (r *Report) streams(l connectors.Load) {
+	for _, s := range l.Streams {
+		sr := StreamReport{Stream: s.Stream, Target: s.Target, Mode: l.Mode, Key: s.Key, Estimate: s.Rows, Tasks: len(l.Parts)}
+		for _, f := range s.Schema.Fields() {
+			sr.Columns = append(sr.Columns, Column{Name: f.Name, Type: f.Type.String(), Nullable: f.Nullable})
+		}
+		r.Streams = append(r.Streams, sr)
+	}
+}
+
+// warnCopies says which streams would be appended a second time by a second run.
+func (r *Report) warnCopies(spec run.Spec) {
+	if m, ok := spec.Source.(connectors.Rememberer); ok && m.Remembers() {
+		return
+	}
+	for _, s := range spec.Streams {
+		if s.Sync == connectors.SyncFullRefresh && s.Mode == connectors.ModeAppend {
+			r.Findings = append(r.Findings, connectors.Finding{
+				Severity: connectors.SeverityWarning, Where: messages.Place{Stream: s.Stream},
+				Message: fmt.Sprintf("every completed run appends all rows of %s again", s.Stream),
+				Remedy:  "Use write_mode replace or upsert, or sync_mode incremental, unless that is wanted.",
+			})
+		}
+	}
+}
+
+// state looks whether the state store could be opened, without opening it.
+func (r *Report) state(doc *config.Document) {
+	path := doc.State.Path()
+	if path == "" {
+		return
+	}
+	dir := filepath.Dir(path)
+	for {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a folder", dir)
+		}
+		if err == nil {
+			return
+		}
+		parent := filepath.Dir(dir)
+		if !os.IsNotExist(err) || parent == dir {
+			info, _ := messages.CodeState.Info()
+			r.Findings = append(r.Findings, connectors.Finding{
+				Severity: connectors.SeverityError, Code: messages.CodeState, Where: doc.Place("state.connection"),
+				Message: "the state store cannot be created: " + err.Error(), Remedy: info.Next,
+			})
+			return
+		}
+		dir = parent
+	}
+}
+
+// Discover lists what the document's source has.
+func Discover(ctx context.Context, spec run.Spec) ([]connectors.Discovered, error) {
+	found, err := spec.Source.Discover(ctx, spec.Specs())
+	if err != nil {
+		return nil, connectors.FailureOf(err, messages.Place{Pipeline: spec.Pipeline, Stage: connectors.StageSource})
+	}
+	return found, nil
+}
