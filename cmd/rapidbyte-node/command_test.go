@@ -269,7 +269,7 @@ func TestManyProblemsAreOneError(t *testing.T) {
 	require.Equal(t, e.Error.Problems[0].Code, e.Error.Code)
 	require.Regexp(t, `^the document has \d+ problems; the first: `, e.Error.What)
 	for _, p := range e.Error.Problems {
-		require.Contains(t, r.stderr, problemLine(p))
+		require.Contains(t, r.stderr, p.What)
 	}
 	list, problems := failuresOf(config.Problems(e.Error.Problems))
 	require.True(t, problems)
