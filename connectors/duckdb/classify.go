@@ -75,8 +75,9 @@ func kindOf(e *duckarrow.Error) (connectors.Kind, messages.Code) {
 		return connectors.KindConfig, messages.CodeDest
 	case duckarrow.ClassPermission:
 		return connectors.KindConfig, messages.CodeDestDenied
+	default: // a statement of ours that DuckDB does not take
+		return connectors.KindInternal, messages.CodeInternal
 	}
-	return connectors.KindInternal, messages.CodeInternal
 }
 
 func isFull(text string) bool {

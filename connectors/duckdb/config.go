@@ -96,6 +96,10 @@ func resolve(path string) string {
 func checkFolder(path string) error {
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
+	for errors.Is(err, os.ErrNotExist) && dir != filepath.Dir(dir) { // Open creates what is missing
+		dir = filepath.Dir(dir)
+		info, err = os.Stat(dir)
+	}
 	switch {
 	case err != nil && os.IsPermission(err):
 		return destError("open the database", connectors.KindConfig, messages.CodeDestDenied, path, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
@@ -135,8 +136,12 @@ func finding(err error) (connectors.Finding, bool) {
 // Open takes the pipeline over. Sessions of a lower epoch in this process are
 // ended; another process cannot have the file open.
 func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (connectors.Session, error) {
-	if err := checkFolder(resolve(d.cfg.Path)); err != nil {
+	path := resolve(d.cfg.Path)
+	if err := checkFolder(path); err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a folder of the user's data, as a shell would make it
+		return nil, destError("create the folder of the database", connectors.KindConfig, messages.CodeDestDenied, path, err)
 	}
 	f, err := opened.acquire(ctx, d.cfg.Path)
 	if err != nil {

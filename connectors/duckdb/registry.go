@@ -2,7 +2,10 @@ package duckdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 	"time"
 
@@ -78,8 +81,12 @@ func (r *registry) acquire(ctx context.Context, path string) (*file, error) {
 	if f.db != nil {
 		return f, nil
 	}
+	_, missing := os.Stat(key)
 	db, err := openPatiently(ctx, key, options())
 	if err != nil {
+		if errors.Is(missing, fs.ErrNotExist) && !isLocked(err) {
+			_ = os.Remove(key) // half a database would be taken for a damaged one
+		}
 		r.release(f)
 		return nil, classify(ctx, "open the database", path, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/extensions"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
@@ -25,6 +26,7 @@ type sink struct {
 	shape *shape
 	table duckarrow.Table // that is appended to
 	fed   *arrow.Schema   // of the appender
+	named bool            // fed has the table's spelling of names
 
 	appender *duckarrow.Appender
 	pending  int64   // bytes in the appender
@@ -45,7 +47,7 @@ type stagedColumn struct{ name, typ string }
 // newSink returns the sink of a stream. Temporary names are ours: a column of the
 // stream may be called rowid, which orders the rows.
 func newSink(sh *shape, stage string, number int) *sink {
-	s := &sink{shape: sh, fed: sh.stream.Schema, table: duckarrow.Table{Schema: sh.schema, Name: sh.target}}
+	s := &sink{shape: sh, fed: fedSchema(sh.stream.Schema), table: duckarrow.Table{Schema: sh.schema, Name: sh.target}}
 	if stage != "" {
 		s.table.Name = stage
 	}
@@ -59,7 +61,7 @@ func newSink(sh *shape, stage string, number int) *sink {
 
 // feedStaged adds columns to the temporary table's and names what is fed after them.
 func (s *sink) feedStaged() (added []int) {
-	fields := s.shape.stream.Schema.Fields()
+	fields := fedSchema(s.shape.stream.Schema).Fields()
 	for i, f := range fields {
 		at := slices.IndexFunc(s.up.columns, func(c stagedColumn) bool { return strings.EqualFold(c.name, f.Name) })
 		if at < 0 {
@@ -71,6 +73,18 @@ func (s *sink) feedStaged() (added []int) {
 	}
 	s.fed = arrow.NewSchema(fields, nil)
 	return added
+}
+
+// fedSchema is schema with the types that are appended, see convert.
+func fedSchema(schema *arrow.Schema) *arrow.Schema {
+	fields := schema.Fields()
+	for i, f := range fields {
+		fields[i] = arrow.Field{Name: f.Name, Type: f.Type, Nullable: true}
+		if isTextUUID(f) {
+			fields[i].Type = extensions.NewUUIDType()
+		}
+	}
+	return arrow.NewSchema(fields, nil)
 }
 
 func stagedName(i int) string { return fmt.Sprintf("c%d", i) }
@@ -103,7 +117,12 @@ func (s *sink) append(ctx context.Context, conn *duckarrow.Conn, rows messages.A
 			return err
 		}
 	}
-	rec := array.NewRecordBatch(s.fed, rows.Record.Columns(), rows.Len())
+	cols, release, err := s.convert(rows.Record)
+	if err != nil {
+		return err
+	}
+	rec := array.NewRecordBatch(s.fed, cols, rows.Len())
+	release()
 	defer rec.Release()
 	if err := s.appender.Append(ctx, rec); err != nil {
 		return err
@@ -117,6 +136,30 @@ func (s *sink) append(ctx context.Context, conn *duckarrow.Conn, rows messages.A
 	}
 	s.pending = 0
 	return s.appender.Flush(ctx)
+}
+
+// convert returns the columns as the table has them: a text that stands for a UUID
+// is one there. Call release when they are taken.
+func (s *sink) convert(rec arrow.RecordBatch) (cols []arrow.Array, release func(), err error) {
+	cols = slices.Clone(rec.Columns())
+	var made []arrow.Array
+	release = func() {
+		for _, a := range made {
+			a.Release()
+		}
+	}
+	for i, f := range s.fed.Fields() {
+		if f.Type.ID() != arrow.EXTENSION || cols[i].DataType().ID() != arrow.STRING {
+			continue
+		}
+		if cols[i], err = duckarrow.UUIDs(cols[i]); err != nil {
+			release()
+			name := s.shape.stream.Schema.Field(i).Name
+			return nil, nil, s.shape.fail(connectors.KindData, messages.CodeValueRange, name, fmt.Errorf("column %s: %w", name, err))
+		}
+		made = append(made, cols[i])
+	}
+	return cols, release, nil
 }
 
 // checkKeys refuses a missing value in the key of an upsert.
@@ -138,11 +181,35 @@ func (s *sink) open(ctx context.Context, conn *duckarrow.Conn) error {
 			return err
 		}
 	}
+	if s.up == nil && !s.named {
+		if err := s.name(ctx, conn); err != nil {
+			return err
+		}
+	}
 	a, err := conn.Appender(s.table, s.fed)
 	if err != nil {
 		return err
 	}
 	s.appender = a
+	return nil
+}
+
+// name takes the table's own spelling of the columns: an appender minds case.
+func (s *sink) name(ctx context.Context, conn *duckarrow.Conn) error {
+	t, err := readTable(ctx, conn, s.table.Schema, s.table.Name)
+	if err != nil {
+		return err
+	}
+	fields := s.fed.Fields()
+	for i, f := range fields {
+		if t == nil {
+			break // the appender says that the table is gone
+		}
+		if c, ok := t.column(f.Name); ok {
+			fields[i].Name = c.name
+		}
+	}
+	s.fed, s.named = arrow.NewSchema(fields, nil), true
 	return nil
 }
 
@@ -339,7 +406,7 @@ func (s *sink) reshape(ctx context.Context, conn *duckarrow.Conn, sh *shape) err
 	}
 	s.shape = sh
 	if s.up == nil {
-		s.fed = sh.stream.Schema
+		s.fed, s.named = fedSchema(sh.stream.Schema), false
 	} else {
 		for _, i := range s.feedStaged() {
 			if s.up.staged {

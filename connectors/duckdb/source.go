@@ -112,6 +112,7 @@ func (s *Source) classify(ctx context.Context, op string, err error) error {
 		e.Code = messages.CodeSourceMissing
 	case messages.CodeDest, messages.CodeDestBusy, messages.CodeDestFull:
 		e.Code = messages.CodeSource
+	default: // says it already
 	}
 	return err
 }

@@ -17,7 +17,7 @@ func columnType(f arrow.Field) (string, error) {
 	if why := duckarrow.Refuses(f.Type); why != "" {
 		return "", fmt.Errorf("column %s of type %s: %s", f.Name, f.Type, why)
 	}
-	if t, ok := f.Metadata.GetValue(typeKey); ok && t == "uuid" && f.Type.ID() == arrow.STRING {
+	if isTextUUID(f) {
 		return "UUID", nil
 	}
 	t, err := typeOf(f.Type)
@@ -102,4 +102,10 @@ func nestedType(t arrow.DataType) (string, error) {
 		return "STRUCT(" + strings.Join(fields, ", ") + ")", nil
 	}
 	return "", fmt.Errorf("DuckDB has no type for %s", t)
+}
+
+// isTextUUID reports whether a text stands for a UUID.
+func isTextUUID(f arrow.Field) bool {
+	t, ok := f.Metadata.GetValue(typeKey)
+	return ok && t == "uuid" && f.Type.ID() == arrow.STRING
 }

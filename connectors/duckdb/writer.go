@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -85,6 +86,7 @@ func (w *Writer) running(ctx context.Context, op string, do func(context.Context
 	fenced := w.cause
 	w.cancel = cancel
 	w.state.Unlock()
+	defer w.ended()
 	if fenced != nil {
 		return fenced
 	}
@@ -97,11 +99,16 @@ func (w *Writer) running(ctx context.Context, op string, do func(context.Context
 	err := do(ctx)
 	w.state.Lock()
 	defer w.state.Unlock()
-	w.cancel = nil
 	if err != nil && w.cause != nil {
 		return w.cause // the first cause wins over "interrupted"
 	}
 	return classify(ctx, op, w.session.cfg.Path, err)
+}
+
+func (w *Writer) ended() {
+	w.state.Lock()
+	w.cancel = nil
+	w.state.Unlock()
 }
 
 // fence ends the writer from another goroutine and rolls its transaction back.
@@ -488,7 +495,8 @@ func (w *Writer) commitError(ctx context.Context, err error) error {
 		return typed
 	}
 	d, isDuck := errors.AsType[*duckarrow.Error](err)
-	if isDuck && (d.Class == duckarrow.ClassTx || d.Class == duckarrow.ClassTxConflict || d.Class == duckarrow.ClassConstraint) {
+	if isDuck && isConflict(d) {
+		e.Kind, e.Code = connectors.KindTransient, messages.CodeDest
 		return e
 	}
 	e.Commit = connectors.CommitUnknown
@@ -496,4 +504,10 @@ func (w *Writer) commitError(ctx context.Context, err error) error {
 		e.Kind, e.Code = connectors.KindTransient, messages.CodeDest
 	}
 	return e
+}
+
+// isConflict reports whether DuckDB refused a COMMIT before it wrote anything.
+func isConflict(e *duckarrow.Error) bool {
+	return strings.Contains(e.Text, "conflict") || strings.Contains(e.Text, "Conflict") ||
+		strings.Contains(e.Text, "constraint violation") || strings.Contains(e.Text, "has been altered")
 }

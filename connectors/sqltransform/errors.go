@@ -44,6 +44,7 @@ func (a *analysis) bindError(err error, tree *syntax) error {
 		if m := missingColumn.FindStringSubmatch(e.Text); m != nil {
 			return a.t.schemaError(a.stream, messages.CodeSchemaColumn, m[1]+m[2], err)
 		}
+	default:
 	}
 	return a.queryError(err)
 }
@@ -94,6 +95,7 @@ func (t *Transform) runError(ctx context.Context, stream messages.StreamID, plac
 		out.Kind, out.Code, out.Next = connectors.KindConfig, messages.CodeDocValue, memoryAdvice
 	case duckarrow.ClassInternal, duckarrow.ClassFatal:
 		out.Kind, out.Code, out.Next = connectors.KindInternal, messages.CodeInternal, ""
+	default: // the row's
 	}
 	return out
 }

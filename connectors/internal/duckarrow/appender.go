@@ -49,7 +49,7 @@ func (c *Conn) Appender(t Table, schema *arrow.Schema) (*Appender, error) {
 	defer C.free(unsafe.Pointer(out))
 	cdata.ExportArrowSchema(schema, (*cdata.CArrowSchema)(unsafe.Pointer(out)))
 	defer cdata.ReleaseCArrowSchema((*cdata.CArrowSchema)(unsafe.Pointer(out)))
-	if err := takeError(C.rb_converted(c.conn.Ptr, out, &a.converted)); err != nil {
+	if err := takeError(C.rb_converted(c.conn.Ptr, out, &a.converted)); err != nil { //nolint:gocritic // cgo's check
 		a.Discard()
 		return nil, fmt.Errorf("duckdb: types of %s: %w", t.Name, err)
 	}
@@ -59,11 +59,20 @@ func (c *Conn) Appender(t Table, schema *arrow.Schema) (*Appender, error) {
 
 // fail reads the error and frees the appender.
 func (a *Appender) fail() error {
-	data := mapping.AppenderErrorData(a.appender)
-	text := mapping.ErrorDataMessage(data)
-	mapping.DestroyErrorData(&data)
+	err := a.complaint()
 	a.Discard()
-	return newError(text)
+	return err
+}
+
+// complaint reads the appender's error, whose message does not name its class.
+func (a *Appender) complaint() error {
+	data := mapping.AppenderErrorData(a.appender)
+	defer mapping.DestroyErrorData(&data)
+	err := newError(mapping.ErrorDataMessage(data))
+	if class, ok := classes[mapping.ErrorDataErrorType(data)]; ok {
+		err.Class = class
+	}
+	return err
 }
 
 // Append borrows rec.
@@ -90,18 +99,20 @@ func (a *Appender) append(rec arrow.RecordBatch, from, to int64) error {
 	}
 	defer whole.Release()
 	cdata.ExportArrowRecordBatch(whole, (*cdata.CArrowArray)(unsafe.Pointer(a.array)), nil)
-	err = takeError(C.rb_append(a.conn.conn.Ptr, a.appender.Ptr, a.converted, a.array))
+	var text *C.char
+	state := C.rb_append(a.conn.conn.Ptr, a.appender.Ptr, a.converted, a.array, &text) //nolint:gocritic // cgo's check
 	cdata.ReleaseCArrowArray((*cdata.CArrowArray)(unsafe.Pointer(a.array)))
-	return err
+	if state == 2 {
+		return a.complaint()
+	}
+	return takeError(text)
 }
 
 // Flush writes what was collected. The appender can be used on.
 func (a *Appender) Flush(ctx context.Context) error {
 	return a.conn.running(ctx, func() error {
 		if mapping.AppenderFlush(a.appender) == mapping.StateError {
-			data := mapping.AppenderErrorData(a.appender)
-			defer mapping.DestroyErrorData(&data)
-			return newError(mapping.ErrorDataMessage(data))
+			return a.complaint()
 		}
 		return nil
 	})

@@ -194,6 +194,15 @@ func digits(a arrow.Array) error {
 	return nil
 }
 
+// UUIDs parses a column of texts; the result is owned by the caller.
+func UUIDs(a arrow.Array) (arrow.Array, error) {
+	text, ok := a.(*array.String)
+	if !ok {
+		return nil, fmt.Errorf("is %s, want text of a uuid", a.DataType())
+	}
+	return parseUUIDs(memory.DefaultAllocator, text, extensions.NewUUIDType())
+}
+
 func parseUUIDs(mem memory.Allocator, a *array.String, u *extensions.UUIDType) (arrow.Array, error) {
 	b := array.NewFixedSizeBinaryBuilder(mem, &arrow.FixedSizeBinaryType{ByteWidth: 16})
 	defer b.Release()

@@ -3,6 +3,8 @@ package duckarrow
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/duckdb/duckdb-go/v2/mapping"
 )
 
 // Class says what kind of thing DuckDB complains about: the words before the
@@ -27,6 +29,15 @@ const (
 	ClassTx         Class = "TransactionContext Error"
 	ClassTxConflict Class = "Transaction Error"
 )
+
+// classes maps DuckDB's numbers where its message does not begin with a class.
+var classes = map[mapping.ErrorType]Class{
+	mapping.ErrorTypeBinder: ClassBinder, mapping.ErrorTypeCatalog: ClassCatalog, mapping.ErrorTypeConstraint: ClassConstraint,
+	mapping.ErrorTypeConversion: ClassConversion, mapping.ErrorTypeInterrupt: ClassInterrupt, mapping.ErrorTypeInternal: ClassInternal,
+	mapping.ErrorTypeFatal: ClassFatal, mapping.ErrorTypeErrorIO: ClassIO, mapping.ErrorTypeOutOfMemory: ClassMemory,
+	mapping.ErrorTypePermission: ClassPermission, mapping.ErrorTypeOutOfRange: ClassRange, mapping.ErrorTypeInvalidInput: ClassInput,
+	mapping.ErrorTypeTransaction: ClassTx,
+}
 
 // Error is a complaint of DuckDB.
 type Error struct {

@@ -26,7 +26,6 @@ extern void *duckdb_schema_from_arrow(void *connection, struct ArrowSchema *sche
 extern void duckdb_destroy_arrow_converted_schema(void **converted);
 extern void *duckdb_data_chunk_from_arrow(void *connection, struct ArrowArray *array, void *converted, void **out);
 extern int duckdb_append_data_chunk(void *appender, void *chunk);
-extern void *duckdb_appender_error_data(void *appender);
 extern bool duckdb_error_data_has_error(void *data);
 extern const char *duckdb_error_data_message(void *data);
 extern void duckdb_destroy_error_data(void **data);
@@ -159,15 +158,15 @@ char *rb_converted(void *connection, struct ArrowSchema *schema, void **out) {
 
 void rb_destroy_converted(void *converted) { duckdb_destroy_arrow_converted_schema(&converted); }
 
-char *rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array) {
+int rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array, char **error) {
   void *chunk = NULL;
-  char *error = take_error(duckdb_data_chunk_from_arrow(connection, array, converted, &chunk));
-  if (error == NULL && duckdb_append_data_chunk(appender, chunk) != 0) {
-    error = take_error(duckdb_appender_error_data(appender));
-    if (error == NULL)
-      error = copy_text("cannot append");
-  }
+  int state = 0;
+  *error = take_error(duckdb_data_chunk_from_arrow(connection, array, converted, &chunk));
+  if (*error != NULL)
+    state = 1;
+  else if (duckdb_append_data_chunk(appender, chunk) != 0)
+    state = 2;
   if (chunk != NULL)
     duckdb_destroy_data_chunk(&chunk);
-  return error;
+  return state;
 }

@@ -77,8 +77,9 @@ char *rb_execute(void *prepared, bool streaming, rb_result *result);
 // rb_converted turns a schema into what rb_append needs, to be destroyed.
 char *rb_converted(void *connection, struct ArrowSchema *schema, void **out);
 void rb_destroy_converted(void *converted);
-// rb_append moves array, of at most 2048 rows, into an appender.
-char *rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array);
+// rb_append moves array, of at most 2048 rows, into an appender. It returns 0, or
+// 1 with a message to be freed, or 2 when the appender knows the error.
+int rb_append(void *connection, void *appender, void *converted, struct ArrowArray *array, char **error);
 
 // rb_next fetches the next chunk as Arrow; false at the end or with an error.
 bool rb_next(rb_result *result, void *options, struct ArrowArray *out, char **error);

@@ -99,7 +99,7 @@ func (s *Stmt) Exec(ctx context.Context, args ...any) (int64, error) {
 		return 0, err
 	}
 	defer r.Close()
-	return int64(C.rb_changed(&r.res)), nil
+	return int64(C.rb_changed(&r.res)), nil //nolint:gocritic // cgo's check
 }
 
 // Query runs the statement and returns its whole result.
@@ -119,7 +119,7 @@ func (s *Stmt) run(ctx context.Context, streaming bool, args []any) (*Result, er
 	}
 	r := &Result{conn: s.conn}
 	err := s.conn.running(ctx, func() error {
-		return takeError(C.rb_execute(s.stmt.Ptr, C.bool(streaming), &r.res))
+		return takeError(C.rb_execute(s.stmt.Ptr, C.bool(streaming), &r.res)) //nolint:gocritic // cgo's check
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (s *Stmt) run(ctx context.Context, streaming bool, args []any) (*Result, er
 func (s *Stmt) bind(args []any) error {
 	for i, a := range args {
 		at := mapping.IdxT(i + 1)
-		state := mapping.StateError
+		var state mapping.State
 		switch v := a.(type) {
 		case nil:
 			state = mapping.BindNull(s.stmt, at)
@@ -166,10 +166,10 @@ func (r *Result) Schema() (*arrow.Schema, error) {
 	if r.schema != nil {
 		return r.schema, nil
 	}
-	r.options = C.rb_arrow_options(&r.res)
+	r.options = C.rb_arrow_options(&r.res) //nolint:gocritic // cgo's check
 	out := (*C.struct_ArrowSchema)(C.calloc(1, C.sizeof_struct_ArrowSchema))
 	defer C.free(unsafe.Pointer(out))
-	if err := takeError(C.rb_arrow_schema(&r.res, r.options, out)); err != nil {
+	if err := takeError(C.rb_arrow_schema(&r.res, r.options, out)); err != nil { //nolint:gocritic // cgo's check
 		return nil, err
 	}
 	schema, err := cdata.ImportCArrowSchema((*cdata.CArrowSchema)(unsafe.Pointer(out)))
@@ -191,7 +191,7 @@ func (r *Result) Next(ctx context.Context) (arrow.RecordBatch, error) {
 	more := false
 	err := r.conn.running(ctx, func() error {
 		var text *C.char
-		more = bool(C.rb_next(&r.res, r.options, out, &text))
+		more = bool(C.rb_next(&r.res, r.options, out, &text)) //nolint:gocritic // cgo's check
 		return takeError(text)
 	})
 	if err != nil || !more {
@@ -213,7 +213,7 @@ func (r *Result) Close() {
 	if r.options != nil {
 		C.rb_destroy_arrow_options(r.options)
 	}
-	C.rb_destroy_result(&r.res)
+	C.rb_destroy_result(&r.res) //nolint:gocritic // cgo's check
 }
 
 func takeError(text *C.char) error {

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package duckdb
+
+func limitFiles() { panic("file sizes cannot be limited here") }
