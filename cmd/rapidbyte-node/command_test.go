@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -249,16 +250,16 @@ func TestIdentifiersCannotForgeOutput(t *testing.T) {
 }
 
 func TestTheHeapLimitFollowsTheDocument(t *testing.T) {
-	before := memoryLimit()
-	t.Cleanup(func() { setMemoryLimit(before) })
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
 	t.Chdir(t.TempDir())
 	doc := generatorDocument("p", "rows: 1", "blackhole", "", "a") + "resources: {max_memory: 96mb}\n"
 	require.Zero(t, invokeWith(t, doc, nil, "run", "-").code)
-	require.EqualValues(t, (96+64)<<20, memoryLimit())
+	require.EqualValues(t, (96+64)<<20, debug.SetMemoryLimit(-1))
 
-	setMemoryLimit(before)
+	debug.SetMemoryLimit(before)
 	require.Zero(t, invokeWith(t, doc, map[string]string{"GOMEMLIMIT": "1GiB"}, "run", "-").code)
-	require.Equal(t, before, memoryLimit())
+	require.Equal(t, before, debug.SetMemoryLimit(-1))
 }
 
 func TestManyProblemsAreOneError(t *testing.T) {

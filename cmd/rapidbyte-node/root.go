@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.stderr)
 	root.SetHelpTemplate(helpTemplate)
 	root.SetVersionTemplate(versionText(version()))
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, err) })
+	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.VarP(&a.flags.output, "output", "o", "how results look")
 	f.StringVar(&a.flags.report, "report", "", "also write the JSON envelope to this `file`")

@@ -34,7 +34,7 @@ import (
 //	                                 or bare for no columns
 //	cut FILE BYTES                   keeps the first bytes of a file; negative: all but the last
 //	rows FOLDER PIPELINE TARGET N    the committed JSON Lines of a target: N rows, all distinct
-//	await GLOB                       waits until a file is there
+//	await GLOB [TEXT]                waits until a file is there, and holds the text
 func TestScripts(t *testing.T) {
 	testdata, err := filepath.Abs("testdata")
 	require.NoError(t, err)
@@ -197,11 +197,15 @@ func committed(folder string, p messages.PipelineID, target string) ([]string, e
 }
 
 func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, "await GLOB")
+	need(ts, neg, args, 1, "await GLOB [TEXT]")
+	args = append(args, "")
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if found, _ := filepath.Glob(ts.MkAbs(args[0])); len(found) > 0 {
-			return
+		found, _ := filepath.Glob(ts.MkAbs(args[0])) // the pattern is ours
+		for _, path := range found {
+			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(args[1])) {
+				return
+			}
 		}
 	}
-	ts.Fatalf("%s did not appear", args[0])
+	ts.Fatalf("%s with %q did not appear", args[0], args[1])
 }

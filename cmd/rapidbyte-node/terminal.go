@@ -177,13 +177,13 @@ func table(indent string, rows [][]string, right ...int) string {
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := indent
+		cells := make([]string, 0, columns)
 		for i, c := range r {
 			if widths[i] > 0 || c != "" {
-				line += pad(c, sign[i]*widths[i]) + "  "
+				cells = append(cells, pad(c, sign[i]*widths[i]))
 			}
 		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
+		b.WriteString(strings.TrimRight(indent+strings.Join(cells, "  "), " ") + "\n")
 	}
 	return b.String()
 }
