@@ -157,7 +157,7 @@ func TestCheckChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{`CREATE TABLE "main"."orders" ("id" BIGINT NOT NULL, "name" VARCHAR)`}, changes)
 
-	found, err = newDestination(t, filepath.Join(dir, "no", "such.duckdb")).Check(t.Context(), nil)
+	found, err = newDestination(t, filepath.Join(path, "such.duckdb")).Check(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, messages.CodeDestMissing, found[0].Code)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "junk"), []byte(strings.Repeat("junk", 5000)), 0o600))
