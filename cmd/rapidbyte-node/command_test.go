@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/config"
@@ -260,6 +261,29 @@ func TestTheHeapLimitFollowsTheDocument(t *testing.T) {
 	debug.SetMemoryLimit(before)
 	require.Zero(t, invokeWith(t, doc, map[string]string{"GOMEMLIMIT": "1GiB"}, "run", "-").code)
 	require.Equal(t, before, debug.SetMemoryLimit(-1))
+}
+
+func TestAReportReplacesAFileButNeverADevice(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	require.NoError(t, unix.Mkfifo(pipe, 0o600))
+	f, err := os.OpenFile(pipe, os.O_RDWR, 0) // so that neither side waits for the other
+	require.NoError(t, err)
+	defer f.Close()
+	require.Zero(t, invoke(t, nil, "version", "--report", pipe).code)
+	info, err := os.Stat(pipe)
+	require.NoError(t, err)
+	require.Equal(t, os.ModeNamedPipe, info.Mode().Type())
+
+	path := write(t, dir, "report", "old")
+	r := invoke(t, nil, "version", "-o", "json", "--report", path)
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, r.stdout, string(got))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 2, "no temporary file stays")
+	require.Equal(t, messages.ExitUsage, invoke(t, nil, "version", "--report", filepath.Join(dir, "no", "report")).code)
 }
 
 func TestManyProblemsAreOneError(t *testing.T) {

@@ -132,8 +132,12 @@ func outputFailure(op, path string, err error) messages.Failure {
 	}
 }
 
-// writeAtomically puts b into path: a reader sees the old file or the whole new one.
+// writeAtomically puts b into path: a reader sees the old file or the whole new one. A
+// device or a pipe is written to as it is; a rename would replace it.
 func writeAtomically(path string, b []byte) error {
+	if special(path) {
+		return os.WriteFile(path, b, 0o644)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
@@ -154,9 +158,15 @@ func writeAtomically(path string, b []byte) error {
 	return err
 }
 
+// special reports whether path is there and neither a file nor a folder.
+func special(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.Mode().IsRegular() && !info.IsDir()
+}
+
 // probeReport looks whether the report can be written at all, before anything moves.
 func (a *app) probeReport() error {
-	if a.flags.report == "" {
+	if a.flags.report == "" || special(a.flags.report) {
 		return nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(a.flags.report), "."+filepath.Base(a.flags.report)+"-*")
