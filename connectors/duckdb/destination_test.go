@@ -472,6 +472,20 @@ func TestAnotherSchemaIsCreated(t *testing.T) {
 	require.Empty(t, rowsOf(t, path, "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE '_rapidbyte_stage%'"))
 }
 
+// Check only looks; Open makes the folders that are missing.
+func TestMissingFoldersAreMadeByOpen(t *testing.T) {
+	dir := t.TempDir()
+	d := newDestination(t, filepath.Join(dir, "a", "b", "x.duckdb"))
+	found, err := d.Check(t.Context(), []connectors.Load{load(connectors.ModeAppend, 1, orders, "orders")})
+	require.NoError(t, err)
+	require.Empty(t, found)
+	require.NoDirExists(t, filepath.Join(dir, "a"))
+	s, err := d.Open(t.Context(), connectors.SessionRequest{Pipeline: "p", Epoch: 1, Store: "s"})
+	require.NoError(t, err)
+	require.NoError(t, s.Close(t.Context()))
+	require.FileExists(t, filepath.Join(dir, "a", "b", "x.duckdb"))
+}
+
 func TestConfigProblems(t *testing.T) {
 	require.Empty(t, DestinationConfig{Path: "x.duckdb"}.Problems())
 	for _, c := range []DestinationConfig{{}, {Path: ":memory:"}, {Path: "md:x"}, {Path: "s3://b/x"}, {Path: "x", Schema: "_RapidByte"}} {
