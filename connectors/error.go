@@ -32,10 +32,8 @@ const (
 	CommitNone    CommitState = "none"    // nothing was written
 )
 
-var (
-	// ErrDraining ends an Emit after the drain barrier went out. Return nil from Read.
-	ErrDraining = errors.New("draining")
-)
+// ErrDraining ends an Emit after the drain barrier went out. Return nil from Read.
+var ErrDraining = errors.New("draining")
 
 // FencedError says who owns what was written to. The engine stops at once. Only
 // when Open returns it, and the lease is still held, does the owner of the lease

@@ -41,7 +41,9 @@ func sliceBytes(d arrow.ArrayData) int64 {
 	case *arrow.StructType:
 		children(at, at+n)
 	case *arrow.DictionaryType:
-		sum += n * int64(t.IndexType.(arrow.FixedWidthDataType).Bytes())
+		if w, ok := t.IndexType.(arrow.FixedWidthDataType); ok { // an index is an integer
+			sum += n * int64(w.Bytes())
+		}
 		if d.Dictionary() != nil {
 			sum += sliceBytes(d.Dictionary())
 		}

@@ -121,7 +121,7 @@ func through(b *testing.B, s run.Spec, rows int64) {
 	b.Helper()
 	store, err := bbolt.Open(b.Context(), bbolt.Config{Path: b.TempDir() + "/state.db"})
 	require.NoError(b, err)
-	defer store.Close() //nolint:errcheck // a benchmark
+	defer store.Close()
 	n := node.Start(node.Options{})
 	defer n.Stop()
 	b.ResetTimer()
@@ -219,7 +219,7 @@ func BenchmarkChannels(b *testing.B) {
 			<-done
 			took := time.Since(start)
 			b.StopTimer()
-			require.EqualValues(b, int64(n)*batchRows, rows)
+			require.Equal(b, int64(n)*batchRows, rows)
 			report(b, took, n)
 		})
 	}

@@ -30,7 +30,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // it was only read
+	defer db.Close()
 	fmt.Println("DuckDB file " + filepath.Join(out, "flights.duckdb"))
 	for _, table := range []string{"flights", "routes", "delays"} {
 		if err := show(db, table, table); err != nil {
@@ -66,7 +66,7 @@ func show(db *sql.DB, name, from string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
-	defer rows.Close() //nolint:errcheck // Err is checked
+	defer rows.Close()
 	columns, err := rows.Columns()
 	if err != nil {
 		return err
