@@ -11,34 +11,46 @@ import (
 	"rapidbyte.io/node/messages"
 )
 
-const schemaDefault = "main"
+const (
+	schemaDefault = "main"
+
+	memoryDefault connectors.ByteSize = 256 << 20
+	memoryMin     connectors.ByteSize = 64 << 20
+)
 
 // SourceConfig is the document's config of a `use: duckdb` source.
 type SourceConfig struct {
 	Path   string `yaml:"path" jsonschema:"required" jsonschema_description:"Database file. It is opened read-only."`
 	Schema string `yaml:"schema" jsonschema_description:"Schema whose tables and views are discovered; default: every schema. A stream name may be qualified."`
+	// MaxMemory comes on top of resources.max_memory.
+	MaxMemory connectors.ByteSize `yaml:"max_memory" jsonschema:"default=256mb" jsonschema_description:"Memory that the database engine may use, beside resources.max_memory."`
 }
 
 // Problems returns everything that is wrong with c.
-func (c SourceConfig) Problems() []connectors.Problem { return problems(c.Path, c.Schema) }
+func (c SourceConfig) Problems() []connectors.Problem { return problems(c.Path, c.Schema, c.MaxMemory) }
 
 // DestinationConfig is the document's config of a `use: duckdb` destination.
 type DestinationConfig struct {
-	Path   string `yaml:"path" jsonschema:"required" jsonschema_description:"Database file; created when it does not exist. Its folder must exist."`
+	Path   string `yaml:"path" jsonschema:"required" jsonschema_description:"Database file; it and its folder are created when missing."`
 	Schema string `yaml:"schema" jsonschema:"default=main" jsonschema_description:"Schema of the target tables; created when it does not exist."`
+	// MaxMemory comes on top of resources.max_memory. The indexes of an upsert must fit.
+	MaxMemory connectors.ByteSize `yaml:"max_memory" jsonschema:"default=256mb" jsonschema_description:"Memory that the database engine may use, beside resources.max_memory; the key index of an upsert must fit."`
 }
 
 // Problems returns everything that is wrong with c.
 func (c DestinationConfig) Problems() []connectors.Problem {
-	out := problems(c.Path, c.Schema)
+	out := problems(c.Path, c.Schema, c.MaxMemory)
 	if strings.EqualFold(c.Schema, bookkeeping) {
 		out = append(out, connectors.Problem{Path: "schema", Message: "is the schema of the engine's bookkeeping: choose another one"})
 	}
 	return out
 }
 
-func problems(path, schema string) []connectors.Problem {
+func problems(path, schema string, memory connectors.ByteSize) []connectors.Problem {
 	var out []connectors.Problem
+	if memory != 0 && memory < memoryMin {
+		out = append(out, connectors.Problem{Path: "max_memory", Message: fmt.Sprintf("is %s, at least %s is needed", memory, memoryMin)})
+	}
 	switch {
 	case strings.TrimSpace(path) == "":
 		out = append(out, connectors.Problem{Path: "path", Message: "is empty: want a database file"})

@@ -95,7 +95,7 @@ func (d *Destination) inspect(ctx context.Context, do func(*duckarrow.Conn) erro
 		return err
 	}
 	if opened.writing(path) { // this process has it: look through its handle
-		f, err := opened.acquire(ctx, d.cfg.Path)
+		f, err := opened.acquire(ctx, d.cfg.Path, d.cfg.MaxMemory)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (d *Destination) inspect(ctx context.Context, do func(*duckarrow.Conn) erro
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return do(nil)
 	}
-	db, err := openPatiently(ctx, path, readOnly())
+	db, err := openPatiently(ctx, path, readOnly(d.cfg.MaxMemory))
 	if err != nil {
 		return classify(ctx, "open the database", d.cfg.Path, err)
 	}
@@ -143,7 +143,7 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a folder of the user's data, as a shell would make it
 		return nil, destError("create the folder of the database", connectors.KindConfig, messages.CodeDestDenied, path, err)
 	}
-	f, err := opened.acquire(ctx, d.cfg.Path)
+	f, err := opened.acquire(ctx, d.cfg.Path, d.cfg.MaxMemory)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (d *Destination) Teardown(ctx context.Context, p messages.PipelineID, dryRu
 	if _, err := os.Stat(resolve(d.cfg.Path)); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	f, err := opened.acquire(ctx, d.cfg.Path)
+	f, err := opened.acquire(ctx, d.cfg.Path, d.cfg.MaxMemory)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // sqlFile runs statements in a database file, as another user would.
 func sqlFile(t conntest.T, path, sql string) {
 	t.Helper()
-	db, err := duckarrow.Open(path, options())
+	db, err := duckarrow.Open(path, options(0))
 	require.NoError(t, err)
 	defer db.Close()
 	conn, err := db.Connect()
@@ -45,7 +45,7 @@ func rowsOf(t conntest.T, path, sql string) []string {
 		return nil
 	}
 	opening.Lock()
-	db, err := duckarrow.Open(path, options())
+	db, err := duckarrow.Open(path, options(0))
 	opening.Unlock()
 	require.NoError(t, err)
 	defer db.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -54,15 +55,18 @@ type writerKey struct {
 }
 
 // options are the settings of a database that is written. All handles of a file
-// in a process must have the same.
-func options() map[string]string {
+// in a process must have the same: the first one decides.
+func options(memory connectors.ByteSize) map[string]string {
+	if memory == 0 {
+		memory = memoryDefault
+	}
 	return map[string]string{
-		"threads": "2", "max_memory": "1GiB", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
+		"threads": "2", "max_memory": strconv.FormatInt(int64(memory), 10) + "B", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
 	}
 }
 
 // acquire returns the open file, opening it if need be. Release it once.
-func (r *registry) acquire(ctx context.Context, path string) (*file, error) {
+func (r *registry) acquire(ctx context.Context, path string, memory connectors.ByteSize) (*file, error) {
 	key := resolve(path)
 	r.mu.Lock()
 	f := r.files[key]
@@ -82,7 +86,7 @@ func (r *registry) acquire(ctx context.Context, path string) (*file, error) {
 		return f, nil
 	}
 	_, missing := os.Stat(key)
-	db, err := openPatiently(ctx, key, options())
+	db, err := openPatiently(ctx, key, options(memory))
 	if err != nil {
 		if errors.Is(missing, fs.ErrNotExist) && !isLocked(err) {
 			_ = os.Remove(key) // half a database would be taken for a damaged one

@@ -35,8 +35,8 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 }
 
 // readOnly are the settings of a database that is read.
-func readOnly() map[string]string {
-	o := options()
+func readOnly(memory connectors.ByteSize) map[string]string {
+	o := options(memory)
 	o["access_mode"] = "read_only"
 	return o
 }
@@ -72,7 +72,7 @@ func (s *Source) open(ctx context.Context) (*session, error) {
 		e.Next = "Write to another file."
 		return nil, e
 	}
-	db, err := openPatiently(ctx, path, readOnly())
+	db, err := openPatiently(ctx, path, readOnly(s.cfg.MaxMemory))
 	if err != nil {
 		return nil, s.classify(ctx, "open the database", err)
 	}
