@@ -18,18 +18,38 @@ import (
 // size for a buffer.
 const allocationMax = 512 << 20
 
+// scratchBytes is the size up to which buffers are left to the garbage collector:
+// the decoders of Parquet's delta encodings forget theirs, a few bytes per page.
+const scratchBytes = 64
+
 // capped refuses absurd allocations by a panic, which every decoder call recovers.
 type capped struct{ memory.Allocator }
 
-func (c capped) Allocate(size int) []byte {
+// of returns the allocator of a buffer of this size.
+func (c capped) of(size int) memory.Allocator {
 	checkAllocation(size)
-	return c.Allocator.Allocate(size)
+	if size <= scratchBytes {
+		return memory.DefaultAllocator
+	}
+	return c.Allocator
 }
 
+// Allocate implements memory.Allocator.
+func (c capped) Allocate(size int) []byte { return c.of(size).Allocate(size) }
+
+// Reallocate implements memory.Allocator.
 func (c capped) Reallocate(size int, b []byte) []byte {
-	checkAllocation(size)
-	return c.Allocator.Reallocate(size, b)
+	if (size <= scratchBytes) == (len(b) <= scratchBytes) {
+		return c.of(size).Reallocate(size, b)
+	}
+	grown := c.of(size).Allocate(size)
+	copy(grown, b)
+	c.Free(b)
+	return grown
 }
+
+// Free implements memory.Allocator.
+func (c capped) Free(b []byte) { c.of(len(b)).Free(b) }
 
 func checkAllocation(size int) {
 	if size < 0 || size > allocationMax {
@@ -64,6 +84,9 @@ func adapt(path string, schema *arrow.Schema, names map[string]int, cols []arrow
 			out = append(out, array.MakeArrayOfNull(mem, f.Type, int(rows)))
 			continue
 		}
+		if err := checkColumn(path, f.Name, cols[i], before); err != nil {
+			return nil, err
+		}
 		a, err := plain(cols[i], mem)
 		if err != nil {
 			return nil, err
@@ -72,9 +95,6 @@ func adapt(path string, schema *arrow.Schema, names map[string]int, cols []arrow
 		if !arrow.TypeEqual(a.DataType(), f.Type) {
 			return nil, schemaError("read the file", messages.CodeSchemaType, messages.Place{File: path, Field: f.Name},
 				fmt.Errorf("the column is %s, %s was planned", a.DataType(), f.Type))
-		}
-		if row := firstBadText(a); row >= 0 {
-			return nil, rowError(path, before+int64(row)+1, f.Name, "", errors.New("the text is not valid UTF-8"))
 		}
 	}
 	return array.NewRecordBatch(schema, out, rows), nil
@@ -91,16 +111,29 @@ func plain(a arrow.Array, mem memory.Allocator) (arrow.Array, error) {
 	return compute.TakeArray(ctx, d.Dictionary(), d.Indices())
 }
 
-// firstBadText returns the first row of a text column that is not UTF-8, or -1.
-func firstBadText(a arrow.Array) int {
-	s, ok := a.(*array.String)
-	if !ok || isASCII(s.ValueBytes()) {
-		return -1
+// checkColumn checks an array in full: the lengths and offsets of a damaged file can
+// point anywhere, also behind what Arrow's own readers check.
+func checkColumn(path, name string, a arrow.Array, before int64) error {
+	err := array.ValidateFull(a)
+	if err == nil {
+		return nil
 	}
-	for i := range s.Len() {
-		if s.IsValid(i) && !utf8.ValidString(s.Value(i)) {
-			return i
+	if s, ok := a.(*array.String); ok && validOffsets(s) {
+		for i := range s.Len() {
+			if s.IsValid(i) && !utf8.ValidString(s.Value(i)) {
+				return rowError(path, before+int64(i)+1, name, "", errors.New("the text is not valid UTF-8"))
+			}
 		}
 	}
-	return -1
+	return fmt.Errorf("column %s: %w", name, err)
+}
+
+// validOffsets reports whether nothing but the text can be wrong with s.
+func validOffsets(s *array.String) bool {
+	d := s.Data()
+	data := array.NewData(arrow.BinaryTypes.Binary, d.Len(), d.Buffers(), nil, d.NullN(), d.Offset())
+	defer data.Release()
+	b := array.NewBinaryData(data)
+	defer b.Release()
+	return array.ValidateFull(b) == nil
 }

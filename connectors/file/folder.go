@@ -197,7 +197,7 @@ func (f *folder) linkManifest(tmp string, n uint64) error {
 		switch {
 		case errors.Is(err, fs.ErrExist) && f.sameFile(tmp, name):
 			// a network file system linked it and lost the answer
-		case errors.Is(err, fs.ErrExist):
+		case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist): // or a younger owner has swept tmp
 			return errStale
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
 			return err // certainly not there

@@ -1,19 +1,25 @@
 package file
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/apache/arrow-go/v18/parquet/metadata"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/messages"
 )
 
 const (
@@ -61,6 +67,9 @@ func openParquet(path string, in *input) (r *file.Reader, section *io.SectionRea
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkStoredSchema(r.MetaData().KeyValueMetadata()); err != nil {
+		return nil, nil, err
+	}
 	var sum int64
 	for i := range r.NumRowGroups() {
 		n := r.MetaData().RowGroup(i).NumRows()
@@ -73,6 +82,24 @@ func openParquet(path string, in *input) (r *file.Reader, section *io.SectionRea
 		return nil, nil, fmt.Errorf("its row groups have %d rows, the file says %d", sum, r.NumRows())
 	}
 	return r, section, nil
+}
+
+// checkStoredSchema checks the Arrow schema that a writer has left in the file,
+// before the library decodes it.
+func checkStoredSchema(kv metadata.KeyValueMetadata) error {
+	v := kv.FindValue("ARROW:schema")
+	if v == nil {
+		return nil
+	}
+	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(*v, "="))
+	if err != nil {
+		return fmt.Errorf("its stored schema: %w", err)
+	}
+	f := &frames{r: bufio.NewReader(bytes.NewReader(b)), left: int64(len(b)), want: -1}
+	if err := f.next(); err != nil {
+		return fmt.Errorf("its stored schema: %w", err)
+	}
+	return nil
 }
 
 // checkFooter refuses a footer that cannot be one before anything is allocated
@@ -97,11 +124,17 @@ func checkFooter(r *io.SectionReader) error {
 // parquetSchema returns the schema of a file and how many rows it has.
 func parquetSchema(path string, in *input) (s *arrow.Schema, rows int64, err error) {
 	r, _, err := openParquet(path, in)
+	if err == nil {
+		s, err = parquetArrowSchema(r)
+	}
+	if err != nil && strings.Contains(err.Error(), "invalid logical type") {
+		return nil, 0, refused("read the schema", messages.CodeNotAvailable, messages.Place{File: path}, "Write the file without that type.",
+			errors.New("a column has a logical type that this version does not know"))
+	}
 	if err != nil {
 		return nil, 0, asDamaged(path, 0, err)
 	}
-	s, err = parquetArrowSchema(r)
-	return s, r.NumRows(), asDamaged(path, 0, err)
+	return s, r.NumRows(), nil
 }
 
 func parquetArrowSchema(r *file.Reader) (s *arrow.Schema, err error) {

@@ -31,6 +31,9 @@ func NewSource(c SourceConfig) (*Source, error) {
 
 func (s *Source) declaredNames() []string { return slices.Sorted(maps.Keys(s.config.Columns)) }
 
+// Remembers implements connectors.Rememberer: finished files are skipped.
+func (s *Source) Remembers() bool { return true }
+
 // Check implements connectors.Source.
 func (s *Source) Check(ctx context.Context, specs []connectors.StreamSpec) ([]connectors.Finding, error) {
 	var out []connectors.Finding

@@ -115,24 +115,23 @@ func (m *Manifest) Names(target string) map[string]bool {
 	return names
 }
 
-// TakeOver makes the owner of r.Epoch the owner. It returns m itself when nothing
-// changes.
+// TakeOver makes the owner of r.Epoch the owner of the folder. An equal epoch that
+// does not join was drawn twice and is refused. It returns m itself when nothing changes.
 func (m *Manifest) TakeOver(r connectors.SessionRequest) (*Manifest, error) {
-	epoch, store, adopt := r.Epoch, r.Store, r.Adopt
-	if m.Epoch > epoch || m.Epoch == epoch && !r.Join {
+	if m.Epoch > r.Epoch || m.Epoch == r.Epoch && !r.Join {
 		return nil, &connectors.FencedError{Registered: messages.Token{Epoch: m.Epoch}}
 	}
-	if m.Number > 0 && m.Store != store && !adopt {
+	if m.Number > 0 && m.Store != r.Store && !r.Adopt {
 		return nil, &connectors.Error{
 			Op: "open the folder", Kind: connectors.KindConfig, Commit: connectors.CommitNone, Code: messages.CodeDestForeign,
-			Err: fmt.Errorf("pipeline %s was run into it by the state store %q, this one is %q", m.Pipeline, m.Store, store),
+			Err: fmt.Errorf("pipeline %s was run into it by the state store %q, this one is %q", m.Pipeline, m.Store, r.Store),
 		}
 	}
-	if m.Number > 0 && m.Epoch == epoch && m.Store == store {
+	if m.Number > 0 && m.Epoch == r.Epoch && m.Store == r.Store {
 		return m, nil
 	}
 	n := m.clone()
-	n.Epoch, n.Store = epoch, store
+	n.Epoch, n.Store = r.Epoch, r.Store
 	return n, nil
 }
 
