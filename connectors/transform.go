@@ -44,3 +44,10 @@ type Stage interface {
 
 // Outlet takes the output of a stage. It blocks for credit and moves d.
 type Outlet func(ctx context.Context, d messages.Data) error
+
+// Advisor is implemented by a Transform that has more to say about a stream than
+// whether it fits: check shows it.
+type Advisor interface {
+	// Findings returns warnings and notes about what the transform does to in. Pure.
+	Findings(s messages.StreamID, in *arrow.Schema) ([]Finding, error)
+}

@@ -32,6 +32,9 @@ func Build(ctx context.Context, doc *config.Document, o BuildOptions) (run.Spec,
 	if missing := doc.Unavailable(); len(missing) > 0 {
 		return run.Spec{}, config.Problems(missing)
 	}
+	if err := plugin.Check(doc); err != nil {
+		return run.Spec{}, err
+	}
 	src, err := plugin.Source(doc.Source.Stage)
 	if err != nil {
 		return run.Spec{}, place(doc, "source", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rapidbyte.io/node/actors/run"
 	"rapidbyte.io/node/connectors"
@@ -78,6 +79,11 @@ func Check(ctx context.Context, spec run.Spec, doc *config.Document) Report {
 	for _, l := range loads {
 		r.streams(l)
 	}
+	for _, l := range p.Loads {
+		for _, s := range l.Streams {
+			r.advice(spec, s)
+		}
+	}
 	found, err = spec.Destination.Check(ctx, loads)
 	r.Findings = append(r.Findings, found...)
 	if err != nil {
@@ -95,6 +101,29 @@ func (r *Report) fail(err error, stage string) {
 	r.Findings = append(r.Findings, connectors.Finding{
 		Severity: connectors.SeverityError, Code: f.Code, Message: message, Where: f.Where, Remedy: f.Next,
 	})
+}
+
+// advice collects what the transforms of a stream have to say. Their schemas fit, or
+// the plan would have failed.
+func (r *Report) advice(spec run.Spec, s connectors.StreamPlan) {
+	for _, t := range spec.Transforms {
+		if !slices.Contains(t.Streams, s.Stream) {
+			continue
+		}
+		if a, ok := t.Transform.(connectors.Advisor); ok {
+			found, err := a.Findings(s.Stream, s.Schema)
+			if err != nil {
+				r.fail(err, connectors.StageTransform)
+			}
+			r.Findings = append(r.Findings, found...)
+		}
+		out, err := t.Schema(s.Stream, s.Schema)
+		if err != nil {
+			r.fail(err, connectors.StageTransform)
+			return
+		}
+		s.Schema = out
+	}
 }
 
 func (r *Report) streams(l connectors.Load) {
