@@ -1,0 +1,39 @@
+// Package killtest kills the program, again and again, and proves that no row is
+// lost and none is there twice.
+//
+// It holds only tests. They build the real program once, run it as a process of its
+// own on files and generated rows, into files and DuckDB, and end it by SIGKILL.
+//
+// # Campaign
+//
+// A campaign is one pipeline in one folder and has one seed, which decides the
+// scenario, the rows and when to kill. It has generations: new source rows are
+// provided; the program is started and killed several times, also while it still
+// recovers from the kill before; at last it runs to completion and once more, which
+// must move nothing. A kill is keyed on progress, which is read from the events of
+// the run: so many events, tasks or streams, and a moment later; a few come by the
+// clock while the process starts.
+//
+// # What is checked
+//
+// After each kill, before anything is started again, by readers that share no code
+// with the program (encoding/csv, encoding/json, pqarrow, SQL) beside the format of
+// the manifest:
+//
+//	append    the rows are source rows, none too often, and as many as the receipts say (I2)
+//	replace   the target is the old or the new version, whole; never old again (I5)
+//	upsert    one row per key, a version the source had, never an older one than before
+//	state     never ahead of the destination (I1); epochs never fall (I4)
+//
+// After completion the target equals the source, whole rows and their counts; tables
+// have no unique index that would hide a row that was written twice; no temporary or
+// unlisted file is left. Planted damage proves that the checks find what they look for.
+//
+// # Environment
+//
+//	RB_KILLS=n   kills of all campaigns together; default 200
+//	RB_SEED=n    the campaign of this seed alone
+//
+// A campaign that fails prints its seed and keeps its folder. The seed repeats the
+// scenario and the plan, not the timing of two processes.
+package killtest

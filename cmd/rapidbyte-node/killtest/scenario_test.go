@@ -1,0 +1,175 @@
+package killtest
+
+import (
+	"fmt"
+	"strings"
+
+	"rapidbyte.io/node/connectors"
+)
+
+const (
+	appends  = connectors.ModeAppend
+	replaces = connectors.ModeReplace
+	upserts  = connectors.ModeUpsert
+)
+
+// pipeline is the name of every pipeline: each has a folder of its own.
+const pipeline = "kill"
+
+// stream is one stream of a scenario.
+type stream struct {
+	name   string
+	mode   connectors.WriteMode
+	format string // end of the names of its files: csv, csv.gz, jsonl, parquet
+	files  int    // per generation, each a part
+	rows   int    // of one file
+	sql    bool   // a transform filters and changes it
+}
+
+// scenario is a kind of pipeline.
+type scenario struct {
+	name    string
+	to      string // file or duckdb
+	format  string // of a file destination
+	streams []stream
+	// made: rows come from the generator, which remembers nothing: a complete append
+	// that is run again is a new load by intent.
+	made bool
+	rows int // per generation and stream, of the generator
+	pace int // its rows per second and task
+}
+
+var scenarios = []scenario{
+	{name: "gzip and lines appended to parquet", to: "file", format: "parquet", streams: []stream{
+		{name: "a", mode: appends, format: "csv.gz", files: 3, rows: 4000},
+		{name: "b", mode: appends, format: "jsonl", files: 2, rows: 4000},
+	}},
+	{name: "files appended to duckdb", to: "duckdb", streams: []stream{
+		{name: "a", mode: appends, format: "jsonl", files: 3, rows: 3500, sql: true},
+		{name: "b", mode: appends, format: "parquet", files: 3, rows: 3500},
+	}},
+	{name: "files replace duckdb tables", to: "duckdb", streams: []stream{
+		{name: "a", mode: replaces, format: "csv", files: 3, rows: 3500},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3500},
+	}},
+	{name: "files upserted into duckdb", to: "duckdb", streams: []stream{
+		{name: "a", mode: upserts, format: "csv.gz", files: 3, rows: 2500},
+		{name: "b", mode: upserts, format: "jsonl", files: 2, rows: 2500},
+	}},
+	{name: "parquet through sql appended to csv", to: "file", format: "csv", streams: []stream{
+		{name: "a", mode: appends, format: "parquet", files: 3, rows: 5000, sql: true},
+		{name: "b", mode: appends, format: "csv", files: 2, rows: 5000},
+	}},
+	{name: "generator appended to duckdb in one go", to: "duckdb", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+		{name: "a", mode: appends},
+		{name: "b", mode: appends},
+	}},
+	{name: "generator appended to lines in one go", to: "file", format: "jsonl", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+		{name: "a", mode: appends, sql: true},
+		{name: "b", mode: appends},
+	}},
+	{name: "files replace parquet", to: "file", format: "parquet", streams: []stream{
+		{name: "a", mode: replaces, format: "csv.gz", files: 3, rows: 4000},
+		{name: "b", mode: replaces, format: "jsonl", files: 2, rows: 4000, sql: true},
+	}},
+	{name: "every mode into duckdb", to: "duckdb", streams: []stream{
+		{name: "a", mode: appends, format: "csv", files: 2, rows: 3000, sql: true},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3000},
+		{name: "c", mode: upserts, format: "jsonl", files: 2, rows: 2000},
+	}},
+	{name: "generator replaces duckdb tables", to: "duckdb", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+		{name: "a", mode: replaces, sql: true},
+		{name: "b", mode: replaces},
+	}},
+	{name: "both modes into csv", to: "file", format: "csv", streams: []stream{
+		{name: "a", mode: appends, format: "csv", files: 3, rows: 3500},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3500},
+	}},
+	{name: "generator appended to parquet in one go", to: "file", format: "parquet", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+		{name: "a", mode: appends},
+		{name: "b", mode: appends},
+	}},
+}
+
+// again reports whether a complete run may be run again without loading twice.
+func (s scenario) again() bool {
+	if !s.made {
+		return true
+	}
+	for _, st := range s.streams {
+		if st.mode == appends {
+			return false
+		}
+	}
+	return true
+}
+
+// still reports whether a run that follows a complete one moves nothing.
+func (s scenario) still() bool {
+	for _, st := range s.streams {
+		if st.mode == replaces {
+			return false
+		}
+	}
+	return s.again()
+}
+
+// Small batches and intervals: a hundred commits in a run of a second.
+const resources = "resources: {checkpoint_interval_rows: 100, max_batch_bytes: 6kb, parallelism: 2}\n"
+
+// document returns the pipeline document; seed is of the generator.
+func (s scenario) document(seed uint64) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: \"1.0\"\npipeline: %s\nsource:\n", pipeline)
+	if s.made {
+		fmt.Fprintf(&b, "  use: generator\n  config: {rows: %d, seed: %d, rows_per_second: %d, columns: %s}\n", s.rows, seed, s.pace, generatorColumns)
+	} else {
+		b.WriteString("  use: file\n  config: {}\n")
+	}
+	b.WriteString("  streams:\n")
+	for _, st := range s.streams {
+		fmt.Fprintf(&b, "    - {name: %s, write_mode: %s", st.name, st.mode)
+		if !s.made {
+			fmt.Fprintf(&b, ", path: \"in/%s/*\"", st.name)
+		}
+		b.WriteString("}\n")
+	}
+	var steps strings.Builder
+	for _, st := range s.streams {
+		if st.sql {
+			fmt.Fprintf(&steps, "  - use: sql\n    config: {query: \"SELECT id, name || '!' AS name, qty * 2 AS qty, price, flag FROM %s WHERE id %% 5 <> 0\"}\n    streams: [%s]\n", st.name, st.name)
+		}
+	}
+	if steps.Len() > 0 {
+		b.WriteString("transforms:\n" + steps.String())
+	}
+	if s.to == "file" {
+		fmt.Fprintf(&b, "destination:\n  use: file\n  config: {path: out, format: %s}\n", s.format)
+	} else {
+		b.WriteString("destination:\n  use: duckdb\n  config: {path: out.duckdb}\n")
+	}
+	for _, st := range s.streams {
+		if st.mode == upserts {
+			b.WriteString("  primary_key: [id]\n")
+			break
+		}
+	}
+	b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
+	return b.String() + resources
+}
+
+// transformed is what the transform makes of rows.
+func (st stream) transformed(rows []row) []row {
+	if !st.sql {
+		return rows
+	}
+	var out []row
+	for _, r := range rows {
+		if r.ID%5 != 0 {
+			r.Name += "!"
+			r.Qty *= 2
+			out = append(out, r)
+		}
+	}
+	return out
+}
