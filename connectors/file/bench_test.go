@@ -24,8 +24,10 @@ import (
 func narrowRecord(b testing.TB, n int) arrow.RecordBatch {
 	b.Helper()
 	rb := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{
-		{Name: "id", Type: arrow.PrimitiveTypes.Int64, Nullable: true}, {Name: "n", Type: arrow.PrimitiveTypes.Int32, Nullable: true},
-		{Name: "v", Type: arrow.PrimitiveTypes.Float64, Nullable: true}, {Name: "at", Type: arrow.FixedWidthTypes.Timestamp_us, Nullable: true},
+		{Name: "id", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
+		{Name: "n", Type: arrow.PrimitiveTypes.Int32, Nullable: true},
+		{Name: "v", Type: arrow.PrimitiveTypes.Float64, Nullable: true},
+		{Name: "at", Type: arrow.FixedWidthTypes.Timestamp_us, Nullable: true},
 		{Name: "name", Type: arrow.BinaryTypes.String, Nullable: true},
 	}, nil))
 	defer rb.Release()
@@ -46,8 +48,7 @@ func BenchmarkEncode(b *testing.B) {
 		b.Run(format, func(b *testing.B) {
 			b.ReportAllocs()
 			c := DestinationConfig{Format: format}.withDefaults()
-			var w io.Writer = io.Discard
-			f := &openFile{schema: rec.Schema(), buf: newDiscard(w)}
+			f := &openFile{schema: rec.Schema(), buf: newDiscard(io.Discard)}
 			require.NoError(b, f.start(c))
 			for b.Loop() {
 				require.NoError(b, f.enc.write(rec))

@@ -189,7 +189,7 @@ func (s *csvScanner) next(b []byte, eof bool, t *table) (int, error) {
 		if i < len(b) && s.Quote != 0 && b[i] == s.Quote {
 			i, last, err = s.quoted(b, i, eof)
 		} else {
-			i, last, err = s.plain(b, i, eof)
+			i, last = s.plain(b, i, eof)
 		}
 		if err != nil {
 			return 0, err
@@ -217,31 +217,31 @@ func (s *csvScanner) put(at, end int, kind cellKind) {
 
 // plain scans an unquoted field; it returns where the next field begins, whether
 // it was the last of the row, and -1 for the place when b is too short.
-func (s *csvScanner) plain(b []byte, at int, eof bool) (next int, last bool, err error) {
+func (s *csvScanner) plain(b []byte, at int, eof bool) (next int, last bool) {
 	delimiter := s.Delimiter
 	for i := at; i < len(b); i++ {
 		switch b[i] {
 		case delimiter:
 			s.put(at, i, cellPlain)
-			return i + 1, false, nil
+			return i + 1, false
 		case '\n':
 			end := i
 			if end > at && b[end-1] == '\r' {
 				end--
 			}
 			s.put(at, end, cellPlain)
-			return i + 1, true, nil
+			return i + 1, true
 		}
 	}
 	if !eof {
-		return -1, false, nil
+		return -1, false
 	}
 	end := len(b)
 	if end > at && b[end-1] == '\r' {
 		end--
 	}
 	s.put(at, end, cellPlain)
-	return len(b), true, nil
+	return len(b), true
 }
 
 // quoted scans a field that begins with a quote, like plain.

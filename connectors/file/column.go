@@ -177,6 +177,7 @@ func (c *column) value(raw []byte, x cell) ([]byte, error) {
 		}
 	case cellRaw:
 		return nil, errKind
+	default:
 	}
 	var err error
 	c.scratch, err = appendCell(c.scratch[:0], raw, x, c.quote)

@@ -288,7 +288,7 @@ func TestLateValueThatDoesNotFit(t *testing.T) {
 	require.NoError(t, err)
 	encoded, err := encodeSchema(schema)
 	require.NoError(t, err)
-	sp, err := split{Path: path, Format: FormatCSV, fingerprint: one.print, Schema: encoded, CSV: one.dialect}.encode()
+	sp, err := split{Path: path, Format: FormatCSV, fingerprint: one.mark, Schema: encoded, CSV: one.dialect}.encode()
 	require.NoError(t, err)
 	part := connectors.Part{ID: "s/x", Streams: []messages.StreamID{"s"}, Split: sp}
 	got, barriers, err := readPart(t, src, part, messages.Position{}, wide, checkedMem(t))

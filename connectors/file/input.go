@@ -46,7 +46,7 @@ type input struct {
 	r           io.Reader // decompressed, from where open left it
 	format      string
 	compression string
-	print       fingerprint
+	mark        fingerprint
 	unzip       func() // ends the decompressor; nil for none
 }
 
@@ -72,7 +72,7 @@ func (in *input) start(path, format, compression string) error {
 	if !info.Mode().IsRegular() {
 		return refused("open the file", messages.CodeSourceMissing, messages.Place{File: path}, "", errors.New("it is not a regular file"))
 	}
-	if in.print, err = fingerprintOf(in.disk, info.Size()); err != nil {
+	if in.mark, err = fingerprintOf(in.disk, info.Size()); err != nil {
 		return sourceError("read the file", path, err)
 	}
 	head := make([]byte, 8)

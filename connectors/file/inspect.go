@@ -31,7 +31,7 @@ type inspected struct {
 	match
 	format      string
 	compression string
-	print       fingerprint
+	mark        fingerprint
 	rows        int64 // 0 unknown
 	names       []string
 	guesses     []guess       // of a text file, by column
@@ -58,7 +58,7 @@ func (i *inspector) look(ctx context.Context, m match) (out inspected, err error
 		return out, err
 	}
 	defer in.close()
-	out = inspected{match: m, format: in.format, compression: in.compression, print: in.print}
+	out = inspected{match: m, format: in.format, compression: in.compression, mark: in.mark}
 	switch in.format {
 	case FormatParquet:
 		out.schema, out.rows, err = parquetSchema(m.path, in)
@@ -391,7 +391,7 @@ func (in *input) readerAt(path string) (*io.SectionReader, error) {
 		return nil, refused("read the file", messages.CodeNotAvailable, messages.Place{File: path}, "Decompress the file.",
 			fmt.Errorf("a %s file cannot be read inside %s", in.format, in.compression))
 	}
-	return io.NewSectionReader(in.disk, 0, min(in.print.Size, math.MaxInt64)), nil
+	return io.NewSectionReader(in.disk, 0, min(in.mark.Size, math.MaxInt64)), nil
 }
 
 var errNoMagic = errors.New("it does not begin with the bytes of its format")

@@ -130,7 +130,7 @@ func TestKeyUnknownAfterTheSampleIsAnError(t *testing.T) {
 	require.NoError(t, err)
 	encoded, err := encodeSchema(schema)
 	require.NoError(t, err)
-	sp, err := split{Path: path, Format: FormatJSONL, fingerprint: one.print, Schema: encoded}.encode()
+	sp, err := split{Path: path, Format: FormatJSONL, fingerprint: one.mark, Schema: encoded}.encode()
 	require.NoError(t, err)
 	got, _, err := readPart(t, src, connectors.Part{Streams: []messages.StreamID{"s"}, Split: sp}, messages.Position{}, wide, checkedMem(t))
 	e := coded(t, err, messages.CodeRowBroken, connectors.KindData)

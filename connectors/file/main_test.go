@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -105,6 +104,8 @@ func readPart(t testing.TB, src *Source, p connectors.Part, from messages.Positi
 			it.Rows.Release()
 		case messages.Barrier:
 			barriers = append(barriers, it)
+		case messages.SchemaChange, messages.Truncate, messages.Rejected:
+			require.Fail(t, "a file has rows only", "%T", it)
 		}
 		return nil
 	}}
@@ -183,7 +184,7 @@ func readFiles(t conntest.T, c Committed, target, format string) ([]string, erro
 	var out []string
 	for i, f := range looked {
 		split, err := split{
-			Path: f.path, Format: f.format, Compression: f.compression, fingerprint: f.print, Schema: encoded, CSV: f.dialect, Declared: declared,
+			Path: f.path, Format: f.format, Compression: f.compression, fingerprint: f.mark, Schema: encoded, CSV: f.dialect, Declared: declared,
 		}.encode()
 		require.NoError(t, err)
 		r, err := src.Open(t.Context(), connectors.ReadRequest{
@@ -210,5 +211,3 @@ func readFiles(t conntest.T, c Committed, target, format string) ([]string, erro
 	}
 	return out, nil
 }
-
-func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }

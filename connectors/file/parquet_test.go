@@ -168,7 +168,7 @@ func damageEverywhere(t *testing.T, good []byte, ext string) {
 		require.Error(t, err, "cut to %d of %d bytes", at, len(good))
 	}
 	errs := 0
-	step = max(1, len(good)/250)
+	step = max(1, len(good)/150)
 	for at := 0; at < len(good); at += step {
 		bad := append([]byte(nil), good...)
 		bad[at] ^= 1 << (at % 8)

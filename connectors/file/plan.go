@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -63,7 +64,7 @@ type decision struct {
 // found is a file that matches now.
 type found struct {
 	match
-	print fingerprint
+	mark fingerprint
 }
 
 // decide compares the files that match with what is known of the stream. It is
@@ -120,7 +121,7 @@ func resume(spec connectors.StreamSpec, b before, h history, splits []split, fil
 	next := b.status.ID.Number + 1
 	byPath := make(map[string]fingerprint, len(files))
 	for _, f := range files {
-		byPath[f.path] = f.print
+		byPath[f.path] = f.mark
 	}
 	was := b.status.Mode
 	if was == "" {
@@ -133,7 +134,7 @@ func resume(spec connectors.StreamSpec, b before, h history, splits []split, fil
 		if b.receipts[b.parts[i].ID].Final {
 			continue
 		}
-		if print, ok := byPath[s.Path]; (!ok || print != s.fingerprint) && bad == "" {
+		if mark, ok := byPath[s.Path]; (!ok || mark != s.fingerprint) && bad == "" {
 			bad = s.Path
 		}
 	}
@@ -153,10 +154,9 @@ func resume(spec connectors.StreamSpec, b before, h history, splits []split, fil
 		d.more = hasMore(h, planned, files)
 		return d, nil
 	case spec.Mode == connectors.ModeAppend:
-		err := changedSince(bad, "planned, in a load that is not finished")
-		e, _ := err.(*connectors.Error) //nolint:errcheck,errorlint // made one line above
-		e.Next = "Restore the file and run again, or load again with `--full-refresh`."
-		return decision{}, e
+		return decision{}, refused("compare the file with what is known of it", messages.CodeSourceChanged, messages.Place{File: bad},
+			"Restore the file and run again, or load again with `--full-refresh`.",
+			errors.New("its content is not what it was when it was planned, in a load that is not finished"))
 	}
 	d := decision{number: next, files: files, history: h, warnings: []connectors.Finding{{
 		Severity: connectors.SeverityWarning, Code: messages.CodeSourceChanged,
@@ -182,12 +182,12 @@ func unread(h history, files []found) ([]found, error) {
 	}
 	var out []found
 	for _, f := range files {
-		print, ok := known[f.path]
+		mark, ok := known[f.path]
 		if !ok {
 			out = append(out, f)
 			continue
 		}
-		if print != f.print {
+		if mark != f.mark {
 			return nil, changedSince(f.path, "read by a finished load")
 		}
 	}

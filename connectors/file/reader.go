@@ -88,7 +88,7 @@ func (s *Source) Open(_ context.Context, r connectors.ReadRequest) (connectors.R
 	if err != nil {
 		return nil, err
 	}
-	if in.print != sp.fingerprint {
+	if in.mark != sp.fingerprint {
 		in.close()
 		return nil, changedSince(sp.Path, "planned")
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -42,10 +43,18 @@ func TestEveryFormatAndCompressionRoundTrips(t *testing.T) {
 	defer rec.Release()
 	want := conntest.RowTexts(rec)
 	for _, c := range []DestinationConfig{
-		{Format: FormatCSV, Compression: CompressionNone}, {Format: FormatCSV, Compression: CompressionGzip}, {Format: FormatCSV, Compression: CompressionZstd},
-		{Format: FormatJSONL, Compression: CompressionNone}, {Format: FormatJSONL, Compression: CompressionGzip}, {Format: FormatJSONL, Compression: CompressionZstd},
-		{Format: FormatParquet, Compression: CompressionNone}, {Format: FormatParquet, Compression: CompressionGzip}, {Format: FormatParquet, Compression: CompressionZstd},
-		{Format: FormatParquet, Compression: CompressionSnappy}, {Format: FormatArrow, Compression: CompressionNone}, {Format: FormatArrow, Compression: CompressionZstd},
+		{Format: FormatCSV, Compression: CompressionNone},
+		{Format: FormatCSV, Compression: CompressionGzip},
+		{Format: FormatCSV, Compression: CompressionZstd},
+		{Format: FormatJSONL, Compression: CompressionNone},
+		{Format: FormatJSONL, Compression: CompressionGzip},
+		{Format: FormatJSONL, Compression: CompressionZstd},
+		{Format: FormatParquet, Compression: CompressionNone},
+		{Format: FormatParquet, Compression: CompressionGzip},
+		{Format: FormatParquet, Compression: CompressionZstd},
+		{Format: FormatParquet, Compression: CompressionSnappy},
+		{Format: FormatArrow, Compression: CompressionNone},
+		{Format: FormatArrow, Compression: CompressionZstd},
 	} {
 		name := "x" + suffix(c)
 		path := put(t, t.TempDir(), name, string(encodeFile(t, rec, c.Format, c.Compression)))
@@ -136,10 +145,10 @@ func TestJSONColumnsRoundTripUnquoted(t *testing.T) {
 	require.NoError(t, err)
 	defer in.close()
 	limits := wide
-	r, err := newTextReader(split{Path: src.Path, Format: FormatJSONL, fingerprint: in.print}, schema, in, limits, memory.DefaultAllocator)
+	r, err := newTextReader(split{Path: src.Path, Format: FormatJSONL, fingerprint: in.mark}, schema, in, limits, memory.DefaultAllocator)
 	require.NoError(t, err)
 	rec, err := r.next()
 	require.NoError(t, err)
 	defer rec.Release()
-	require.Equal(t, lines, string(encodeFile(t, rec, FormatJSONL, CompressionNone)))
+	require.Equal(t, strings.SplitAfter(lines, "\n"), strings.SplitAfter(string(encodeFile(t, rec, FormatJSONL, CompressionNone)), "\n"))
 }

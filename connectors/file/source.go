@@ -217,11 +217,11 @@ func (p *planner) stream(ctx context.Context, spec connectors.StreamSpec) error 
 	}
 	files := make([]found, 0, len(matches))
 	for _, m := range matches {
-		print, err := fingerprintAt(m.path)
+		mark, err := fingerprintAt(m.path)
 		if err != nil {
 			return err
 		}
-		files = append(files, found{match: m, print: print})
+		files = append(files, found{match: m, mark: mark})
 	}
 	d, err := decide(spec, past, files)
 	if err != nil {
@@ -284,7 +284,7 @@ func (p *planner) fresh(ctx context.Context, spec connectors.StreamSpec, past be
 		Identity: identity, History: history,
 	}
 	for i, f := range looked {
-		if f.print != d.files[i].print {
+		if f.mark != d.files[i].mark {
 			return withStream(changedSince(f.path, "looked at a moment ago"), spec.Stream)
 		}
 		part, err := p.part(l.ID, spec, shape, f)
@@ -304,7 +304,7 @@ func (p *planner) part(load messages.LoadID, spec connectors.StreamSpec, s shape
 	}
 	p.ids[id] = true
 	split, err := split{
-		Path: f.path, Format: f.format, Compression: f.compression, fingerprint: f.print,
+		Path: f.path, Format: f.format, Compression: f.compression, fingerprint: f.mark,
 		Schema: s.encoded, CSV: f.dialect, Declared: s.declared, Skipped: s.skipped,
 	}.encode()
 	return connectors.Part{ID: id, Load: load, Streams: []messages.StreamID{spec.Stream}, Split: split, Rows: f.rows}, err
@@ -328,11 +328,11 @@ func fingerprintAt(path string) (fingerprint, error) {
 	if err != nil {
 		return fingerprint{}, sourceError("look at the file", path, err)
 	}
-	print, err := fingerprintOf(f, info.Size())
+	mark, err := fingerprintOf(f, info.Size())
 	if err != nil {
 		return fingerprint{}, sourceError("read the file", path, err)
 	}
-	return print, nil
+	return mark, nil
 }
 
 var (

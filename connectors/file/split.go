@@ -94,8 +94,8 @@ type remembered struct {
 	Rows int64 `json:"rows"`
 }
 
-func (m history) encode() (json.RawMessage, error) {
-	b, err := json.Marshal(m)
+func (h history) encode() (json.RawMessage, error) {
+	b, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("encode the history: %w", err)
 	}
@@ -103,20 +103,20 @@ func (m history) encode() (json.RawMessage, error) {
 }
 
 func decodeHistory(b json.RawMessage) (history, error) {
-	var m history
+	var h history
 	if len(b) == 0 {
-		return m, nil
+		return h, nil
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, internalError("read the history of a load", err)
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, internalError("read the history of a load", err)
 	}
-	return m, nil
+	return h, nil
 }
 
 // with adds files, sorted by path; of two with one path the later one stays.
-func (m history) with(more []remembered) []remembered {
-	byPath := make(map[string]remembered, len(m.Files)+len(more))
-	for _, f := range slices.Concat(m.Files, more) {
+func (h history) with(more []remembered) []remembered {
+	byPath := make(map[string]remembered, len(h.Files)+len(more))
+	for _, f := range slices.Concat(h.Files, more) {
 		byPath[f.Path] = f
 	}
 	out := make([]remembered, 0, len(byPath))

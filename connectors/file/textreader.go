@@ -40,7 +40,7 @@ func newTextReader(s split, schema *arrow.Schema, in *input, limits connectors.L
 	if s.Format == FormatCSV {
 		err = r.beginCSV(mem)
 	} else {
-		err = r.beginJSON(mem)
+		r.beginJSON(mem)
 	}
 	for _, c := range r.cols {
 		r.fixed += c.width()
@@ -105,7 +105,7 @@ func (r *textReader) beginCSV(mem memory.Allocator) error {
 	return nil
 }
 
-func (r *textReader) beginJSON(mem memory.Allocator) error {
+func (r *textReader) beginJSON(mem memory.Allocator) {
 	names := make([]string, r.schema.NumFields())
 	for i, f := range r.schema.Fields() {
 		names[i] = f.Name
@@ -113,7 +113,6 @@ func (r *textReader) beginJSON(mem memory.Allocator) error {
 	r.json = newJSONScanner(r.split.Path, names, r.split.Skipped)
 	r.table.width = len(names)
 	r.addColumns(mem, func(c *column) { c.slot = slices.Index(names, c.name) })
-	return nil
 }
 
 func (r *textReader) addColumns(mem memory.Allocator, place func(*column)) {
@@ -232,7 +231,7 @@ func (r *textReader) scan() (int, error) {
 func (r *textReader) scanAt(at int) (n int, err error) {
 	b := r.table.raw[at:]
 	row := r.rows + int64(r.table.rows)
-	isRow := true
+	var isRow bool
 	if r.csv != nil {
 		n, isRow, err = r.scanCSV(b, at, row)
 	} else {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"time"
 	"unsafe"
@@ -147,10 +148,8 @@ func lenientFloat(b []byte, bits int) (float64, bool) {
 	if len(b) > 1 && b[0] == '0' && (b[1] == 'x' || b[1] == 'X') {
 		return 0, false
 	}
-	for _, c := range b {
-		if c == '_' {
-			return 0, false
-		}
+	if slices.Contains(b, '_') {
+		return 0, false
 	}
 	v, err := strconv.ParseFloat(viewString(b), bits)
 	return v, err == nil

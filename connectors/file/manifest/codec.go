@@ -23,11 +23,21 @@ type envelope struct {
 	Body   json.RawMessage `json:"manifest"`
 }
 
-// Encode returns the file of m.
+// Encode returns the file of m. The parts as planned are most of it and seldom
+// change: they are encoded once and kept with the states that follow.
 func Encode(m *Manifest) ([]byte, error) {
-	body, err := json.Marshal(m)
+	bare := *m
+	bare.Parts = nil
+	body, err := json.Marshal(&bare)
+	if err == nil && m.parts == nil {
+		m.parts, err = json.Marshal(m.Parts)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest %d: %w", m.Number, err)
+	}
+	if len(m.Parts) > 0 {
+		body = append(body[:len(body)-1], `,"parts":`...)
+		body = append(append(body, m.parts...), '}')
 	}
 	sum := sha256.Sum256(body)
 	out := make([]byte, 0, len(body)+128)

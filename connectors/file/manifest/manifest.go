@@ -22,6 +22,9 @@ type Manifest struct {
 	Receipts map[messages.PartID]messages.Receipt `json:"receipts,omitempty"`
 	Targets  map[string]Target                    `json:"targets,omitempty"`
 	Dead     []File                               `json:"dead_letters,omitempty"`
+
+	// parts is Parts, encoded. Only Begin changes them, every commit writes them.
+	parts []byte
 }
 
 // Load is the newest load of one name.
@@ -31,6 +34,7 @@ type Load struct {
 	Finished bool                         `json:"finished,omitempty"`
 	Identity string                       `json:"identity,omitempty"`
 	Run      string                       `json:"run,omitempty"`
+	Shape    string                       `json:"shape,omitempty"`
 	History  json.RawMessage              `json:"history,omitempty"`
 	Streams  map[messages.StreamID]Stream `json:"streams"`
 	Staged   map[string][]File            `json:"staged,omitempty"` // of a replace, by target
@@ -89,7 +93,7 @@ func (m *Manifest) Recovered() connectors.Recovered {
 		l := m.Loads[name]
 		r.Loads = append(r.Loads, connectors.LoadStatus{
 			ID: messages.LoadID{Name: name, Number: l.Number}, Mode: l.Mode, Finished: l.Finished,
-			Identity: l.Identity, Run: l.Run, History: l.History,
+			Identity: l.Identity, Run: l.Run, Shape: l.Shape, History: l.History,
 		})
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.Parts)) {
@@ -149,9 +153,10 @@ func (m *Manifest) Begin(epoch messages.Epoch, l connectors.Load) (*Manifest, []
 		return nil, nil, internal("begin", fmt.Errorf("load %s/%d is older than load %d, which is begun", l.ID.Name, l.ID.Number, old.Number))
 	}
 	n := m.clone()
+	n.parts = nil
 	dropped := n.forget(l.ID.Name)
 	load := Load{
-		Number: l.ID.Number, Mode: l.Mode, Identity: l.Identity, Run: l.Run, History: l.History,
+		Number: l.ID.Number, Mode: l.Mode, Identity: l.Identity, Run: l.Run, Shape: l.Shape, History: l.History,
 		Streams: make(map[messages.StreamID]Stream, len(l.Streams)),
 	}
 	for _, s := range l.Streams {
