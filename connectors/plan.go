@@ -53,6 +53,7 @@ type Load struct {
 	Parts      []Part
 	Identity   string          // of the origin, from Plan
 	Run        string          // that begins the load
+	Shape      string          // fingerprint of targets, columns and upsert keys, as the writer gets them
 	History    json.RawMessage // the source's own memory of what earlier loads of this name read
 	Continuity Continuity      // of an unfinished load with this ID; empty when it is new
 }
@@ -92,12 +93,13 @@ type LoadStatus struct {
 	Mode     WriteMode       `json:"mode,omitempty"` // an unfinished load does not change its mode
 	Identity string          `json:"identity,omitempty"`
 	Run      string          `json:"run,omitempty"` // that began it: a run that goes on does not load twice
+	Shape    string          `json:"shape,omitempty"` // an unfinished load does not change it
 	History  json.RawMessage `json:"history,omitempty"`
 }
 
 // Status returns what a destination records of l with Begin.
 func (l Load) Status() LoadStatus {
-	return LoadStatus{ID: l.ID, Mode: l.Mode, Identity: l.Identity, Run: l.Run, History: l.History}
+	return LoadStatus{ID: l.ID, Mode: l.Mode, Identity: l.Identity, Run: l.Run, Shape: l.Shape, History: l.History}
 }
 
 // SyncMode says which rows of a stream are read.

@@ -84,7 +84,7 @@ func planIsRecovered(t T, f DestinationFactory) {
 	r := newDestRig(t, f)
 	s := r.open(r.Destination, 1)
 	l := r.load(4, r.mode, "orders", 3)
-	l.Run = "01JD0000000000000000000001"
+	l.Run, l.Shape = "01JD0000000000000000000001", "5a0d8b1f"
 	l.Parts[1].Scan, l.Parts[2].After = "snapshot-é'\"", []messages.PartID{l.Parts[0].ID}
 	l.Parts[2].Split = json.RawMessage(`{"file":"a \"b\" 'c'.csv","from":9007199254740993}`)
 	require.NoError(t, s.Begin(r.ctx, l))
@@ -95,6 +95,7 @@ func planIsRecovered(t T, f DestinationFactory) {
 	require.Equal(t, l.Identity, got.Loads[0].Identity)
 	require.Equal(t, l.Mode, got.Loads[0].Mode, "the mode in which the load was begun")
 	require.Equal(t, l.Run, got.Loads[0].Run, "the run that began the load")
+	require.Equal(t, l.Shape, got.Loads[0].Shape, "the shape it was begun with")
 	require.JSONEq(t, string(l.History), string(got.Loads[0].History))
 	require.Len(t, got.Parts, 3)
 	require.Len(t, got.Receipts, 3)
