@@ -40,6 +40,7 @@ type sights struct {
 	midRun           int // killed between run_started and run_ended
 	storeBehind      int // the destination had a commit that the store did not know
 	unrecorded       int // a load was finished at the destination alone
+	unswapped        int // all of a replace was staged, nothing of it visible
 	swapped          int // a replace was visible before its run was complete
 	whenDone         int // killed when the run was recorded as complete
 }
@@ -50,6 +51,7 @@ func (s *sights) add(o sights) {
 	s.midRun += o.midRun
 	s.storeBehind += o.storeBehind
 	s.unrecorded += o.unrecorded
+	s.unswapped += o.unswapped
 	s.swapped += o.swapped
 	s.whenDone += o.whenDone
 }
@@ -90,6 +92,10 @@ func newCampaignIn(t *testing.T, s scenario, seed uint64, binary, dir string) *c
 // run kills n processes, in as many generations as it takes.
 func (c *campaign) run(n int) {
 	c.t.Helper()
+	if c.scenario.versions() {
+		c.provide()
+		c.torment(0)
+	}
 	for c.sights.kills < n {
 		c.provide()
 		c.torment(min(n, c.sights.kills+2+c.random.IntN(5)))
@@ -271,11 +277,18 @@ func (c *campaign) see(k stored, d found) {
 			break
 		}
 	}
-	for _, o := range c.oracles {
-		if o.mode == connectors.ModeReplace && o.swapped {
-			c.sights.swapped++
-			break
+	swapped, unswapped := false, false
+	for name, o := range c.oracles {
+		if o.mode == connectors.ModeReplace {
+			swapped = swapped || o.swapped
+			unswapped = unswapped || d.staged(name)
 		}
+	}
+	if swapped {
+		c.sights.swapped++
+	}
+	if unswapped {
+		c.sights.unswapped++
 	}
 }
 

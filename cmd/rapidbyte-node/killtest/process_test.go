@@ -53,11 +53,11 @@ func someKill(random *rand.Rand) kill {
 	case p < 15:
 		return recovering(random)
 	case p < 20: // a load may be complete
-		return kill{kind: messages.EventTaskEnded, n: 1 + random.IntN(4), delay: micros(random, 3000)}
+		return kill{kind: messages.EventTaskEnded, n: 1 + random.IntN(6), delay: micros(random, 3000)}
 	case p < 32: // the last load is complete
 		return kill{kind: lastTask, n: 1, delay: micros(random, 4000)}
 	case p < 37:
-		return kill{kind: messages.EventStreamFinished, n: 1, delay: micros(random, 3000)}
+		return kill{kind: messages.EventStreamFinished, n: 1 + random.IntN(3), delay: micros(random, 3000)}
 	case p < 45: // the run is about to be recorded as complete
 		return kill{kind: messages.EventStreamFinished, n: 2, delay: micros(random, 35_000)}
 	case p < 47:

@@ -47,6 +47,20 @@ func nothing() found {
 	return found{loads: map[string]mark{}, receipts: map[messages.PartID]messages.Receipt{}, rows: map[string][]row{}}
 }
 
+// staged reports whether a load is complete and not finished.
+func (f found) staged(name string) bool {
+	l := f.loads[name]
+	if l.number == 0 || l.finished {
+		return false
+	}
+	for _, r := range f.receipts {
+		if r.Load == name && r.Version.Load == l.number && !r.Final {
+			return false
+		}
+	}
+	return true
+}
+
 // destination reads what the program has written.
 type destination interface {
 	// read returns what is there now. No program runs.

@@ -2,6 +2,7 @@ package killtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"rapidbyte.io/node/connectors"
@@ -48,9 +49,13 @@ var scenarios = []scenario{
 		{name: "a", mode: appends, format: "jsonl", files: 3, rows: 3500, sql: true},
 		{name: "b", mode: appends, format: "parquet", files: 3, rows: 3500},
 	}},
-	{name: "files replace duckdb tables", to: "duckdb", streams: []stream{
-		{name: "a", mode: replaces, format: "csv", files: 3, rows: 3500},
-		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3500},
+	{name: "files replace duckdb tables", to: "duckdb", streams: []stream{ // many, because the swap of each is a moment
+		{name: "a", mode: replaces, format: "csv", files: 3, rows: 1000},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 1000},
+		{name: "c", mode: replaces, format: "jsonl", files: 1, rows: 1000},
+		{name: "d", mode: replaces, format: "csv.gz", files: 1, rows: 1000},
+		{name: "e", mode: replaces, format: "csv", files: 2, rows: 1000, sql: true},
+		{name: "f", mode: replaces, format: "csv", files: 1, rows: 1000},
 	}},
 	{name: "files upserted into duckdb", to: "duckdb", streams: []stream{
 		{name: "a", mode: upserts, format: "csv.gz", files: 3, rows: 2500},
@@ -69,17 +74,24 @@ var scenarios = []scenario{
 		{name: "b", mode: appends},
 	}},
 	{name: "files replace parquet", to: "file", format: "parquet", streams: []stream{
-		{name: "a", mode: replaces, format: "csv.gz", files: 3, rows: 4000},
-		{name: "b", mode: replaces, format: "jsonl", files: 2, rows: 4000, sql: true},
+		{name: "a", mode: replaces, format: "csv.gz", files: 3, rows: 1000},
+		{name: "b", mode: replaces, format: "jsonl", files: 2, rows: 1000, sql: true},
+		{name: "c", mode: replaces, format: "parquet", files: 2, rows: 1000},
+		{name: "d", mode: replaces, format: "csv", files: 2, rows: 1000},
+		{name: "e", mode: replaces, format: "jsonl", files: 1, rows: 1000},
+		{name: "f", mode: replaces, format: "csv", files: 2, rows: 1000},
 	}},
 	{name: "every mode into duckdb", to: "duckdb", streams: []stream{
 		{name: "a", mode: appends, format: "csv", files: 2, rows: 3000, sql: true},
 		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3000},
 		{name: "c", mode: upserts, format: "jsonl", files: 2, rows: 2000},
 	}},
-	{name: "generator replaces duckdb tables", to: "duckdb", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+	{name: "generator replaces duckdb tables", to: "duckdb", made: true, rows: 4000, pace: 12_000, streams: []stream{
 		{name: "a", mode: replaces, sql: true},
 		{name: "b", mode: replaces},
+		{name: "c", mode: replaces},
+		{name: "d", mode: replaces},
+		{name: "e", mode: replaces},
 	}},
 	{name: "both modes into csv", to: "file", format: "csv", streams: []stream{
 		{name: "a", mode: appends, format: "csv", files: 3, rows: 3500},
@@ -93,25 +105,17 @@ var scenarios = []scenario{
 
 // again reports whether a complete run may be run again without loading twice.
 func (s scenario) again() bool {
-	if !s.made {
-		return true
-	}
-	for _, st := range s.streams {
-		if st.mode == appends {
-			return false
-		}
-	}
-	return true
+	return !s.made || !slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode == appends })
+}
+
+// versions reports whether a target is replaced, so that there is an old version.
+func (s scenario) versions() bool {
+	return slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode == replaces })
 }
 
 // still reports whether a run that follows a complete one moves nothing.
 func (s scenario) still() bool {
-	for _, st := range s.streams {
-		if st.mode == replaces {
-			return false
-		}
-	}
-	return s.again()
+	return s.again() && !s.versions()
 }
 
 // Small batches and intervals: a hundred commits in a run of a second.
@@ -148,11 +152,8 @@ func (s scenario) document(seed uint64) string {
 	} else {
 		b.WriteString("destination:\n  use: duckdb\n  config: {path: out.duckdb}\n")
 	}
-	for _, st := range s.streams {
-		if st.mode == upserts {
-			b.WriteString("  primary_key: [id]\n")
-			break
-		}
+	if slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode == upserts }) {
+		b.WriteString("  primary_key: [id]\n")
 	}
 	b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
 	return b.String() + resources
