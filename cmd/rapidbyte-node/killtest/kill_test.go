@@ -42,7 +42,7 @@ func TestKilledRunsMoveEveryRowExactlyOnce(t *testing.T) {
 	}
 	t.Logf("%+v", all)
 	require.Equal(t, wanted, all.kills)
-	if wanted >= killsWanted {
+	if wanted >= killsWanted/4 { // fewer say nothing about a share
 		require.GreaterOrEqual(t, all.midRun*4, all.kills*3, "too few runs were killed in the middle")
 	}
 }
