@@ -26,7 +26,7 @@ type Actor struct {
 	wire   flow.Wire
 	grants flow.Grants
 	next   messages.Seq    // expected from upstream
-	queue  []messages.Item // accepted, not yet given to the worker; bounded by the window and its barriers
+	queue  []messages.Item // accepted, not yet given to the worker; at most twice the window, see flow.Enqueue
 	jobs   chan messages.Item
 	worker *flow.Worker
 	busy   messages.Item            // the worker's, for status
@@ -118,7 +118,7 @@ func (a *Actor) onItem(item messages.Item) {
 	if s.Seq != a.next {
 		panic(fmt.Sprintf("destination: item %d after %d", s.Seq, a.next-1))
 	}
-	a.queue = append(a.queue, item)
+	a.queue = flow.Enqueue(a.queue, item)
 	a.step()
 }
 

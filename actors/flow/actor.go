@@ -24,23 +24,33 @@ type Wire struct {
 // ErrStopped is the cause with which an actor cancels its worker.
 var ErrStopped = errors.New("the attempt was ended")
 
-// Props returns the props every actor of the tree is spawned with: lifecycle
-// panics are recovered, because one in Stopping would resurrect the actor and one
-// in Stopped would keep its parent for ever.
+// Props returns the props an actor of the tree is spawned with, one actor per props.
+// A panic reaches the supervisor as an error with the stack of where it happened. One
+// of an actor that is stopping is recovered: in Stopping it would resurrect the actor,
+// and later it would keep its parent waiting for ever.
 func Props(produce func() actor.Actor, opts ...actor.PropsOption) *actor.Props {
 	return actor.PropsFromProducer(produce, append([]actor.PropsOption{actor.WithReceiverMiddleware(guard)}, opts...)...)
 }
 
 func guard(next actor.ReceiverFunc) actor.ReceiverFunc {
+	stopping := false
 	return func(c actor.ReceiverContext, env *actor.MessageEnvelope) {
 		switch env.Message.(type) {
-		case *actor.Stopping, *actor.Stopped, *actor.Restarting:
-			defer func() {
-				if r := recover(); r != nil {
-					c.Logger().Error("panic while stopping", slog.String("actor", c.Self().Id), slog.Any("panic", r))
-				}
-			}()
+		case *actor.Stopping, *actor.Restarting:
+			stopping = true
+		case *actor.Started:
+			stopping = false
 		}
+		defer func() {
+			r := recover()
+			switch {
+			case r == nil:
+			case stopping:
+				c.Logger().Error("panic while stopping", slog.String("actor", c.Self().Id), slog.Any("panic", PanicError(r)))
+			default:
+				panic(PanicError(r)) // its supervisor decides
+			}
+		}()
 		next(c, env)
 	}
 }
@@ -84,8 +94,12 @@ func Protect(fn func() error) (err error) {
 	return fn()
 }
 
-// PanicError describes a recovered panic, with its stack.
+// PanicError describes a recovered panic, with its stack. Call it where it was
+// recovered; what it made of a panic once it leaves as it is.
 func PanicError(r any) error {
+	if e, ok := r.(*connectors.Error); ok && e.Code == messages.CodePanic {
+		return e
+	}
 	return &connectors.Error{
 		Op: "run stage", Kind: connectors.KindInternal, Commit: connectors.CommitUnknown, Code: messages.CodePanic,
 		Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack()),

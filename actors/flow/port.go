@@ -192,3 +192,18 @@ func StampOf(item messages.Item) messages.Stamp {
 	}
 	return messages.Stamp{}
 }
+
+// Enqueue appends item. Barriers need no credit, so a source that emits nothing else,
+// or a transform that filters everything out, could fill the queue of a slow stage: a
+// periodic barrier with no data behind it is merged into the one that follows. An ack
+// of the later one confirms both.
+func Enqueue(queue []messages.Item, item messages.Item) []messages.Item {
+	if b, ok := item.(messages.Barrier); ok && len(queue) > 0 {
+		if before, ok := queue[len(queue)-1].(messages.Barrier); ok && before.Kind == messages.BarrierPeriodic {
+			b.Rows += before.Rows
+			queue[len(queue)-1] = b
+			return queue
+		}
+	}
+	return append(queue, item)
+}

@@ -2,6 +2,7 @@ package transform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,7 +32,7 @@ type Actor struct {
 	gate    flow.Gate
 	grants  flow.Grants
 	next    messages.Seq    // expected from upstream
-	queue   []messages.Item // accepted, not yet given to the worker; bounded by the window and its barriers
+	queue   []messages.Item // accepted, not yet given to the worker; at most twice the window, see flow.Enqueue
 	jobs    chan messages.Item
 	worker  *flow.Worker
 	current messages.Seq // the worker's
@@ -119,7 +120,7 @@ func (a *Actor) onItem(c actor.Context, item messages.Item) {
 	if s.Seq != a.next {
 		panic(fmt.Sprintf("transform: item %d after %d", s.Seq, a.next-1))
 	}
-	a.queue = append(a.queue, item)
+	a.queue = flow.Enqueue(a.queue, item)
 	a.step()
 }
 
@@ -232,7 +233,7 @@ func (k *work) do(ctx context.Context, item messages.Item) error {
 // apply takes the rows out of the register and moves them into the stage.
 func (k *work) apply(ctx context.Context, d messages.Data, out connectors.Outlet) error {
 	if !k.cfg.Register.Take(k.cfg.Hop, flow.StampOf(d).Seq) {
-		return context.Cause(ctx) // the attempt is over
+		return errors.New("the attempt is over")
 	}
 	return k.stage.Apply(ctx, d, out)
 }
