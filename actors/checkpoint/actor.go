@@ -41,12 +41,16 @@ type (
 		Source      *actor.PID
 		Destination *actor.PID
 	}
-	// MarkRun writes the record of a run, and drops what the operator wants forgotten.
-	MarkRun struct {
-		Run      statestore.Run
-		Forget   []string
-		Conclude bool // the run is over; comes back in RunMarked
+	// OpenRun comes first: it writes the record of the run, drops what the operator wants
+	// forgotten, and only then lets the machine compare and repair, so that nothing it
+	// saves is dropped again.
+	OpenRun struct {
+		Run       statestore.Run
+		Forget    []string
+		Recovered Recovered
 	}
+	// ConcludeRun writes the record of a run that is over.
+	ConcludeRun struct{ Run statestore.Run }
 )
 
 // What the actor tells its owner.
@@ -56,8 +60,8 @@ type (
 		messages.CheckpointCommitted
 		Receipt messages.Receipt
 	}
-	// RunMarked answers MarkRun. A Halted that what came before MarkRun has caused comes
-	// before it.
+	// RunMarked answers OpenRun and ConcludeRun. If the machine halts over what was
+	// recovered, Halted comes before the answer to OpenRun.
 	RunMarked struct {
 		Conclude bool
 		Err      error
@@ -95,15 +99,18 @@ func (a *Actor) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		a.onStarted(c)
-	case Event: // from the owner: Recovered, Began, Finished
+	case Event: // from the owner: Began, Finished
 		a.step(c, m)
 	case messages.DestinationAck:
 		a.step(c, Acked{m})
 	case TaskStarted:
 		a.tasks[m.Receipt.Part] = m
 		a.step(c, Started{Token: m.Token, Receipt: m.Receipt})
-	case MarkRun:
-		a.jobs <- job{mark: true, conclude: m.Conclude, update: statestore.Update{Run: &m.Run, Forget: m.Forget}}
+	case OpenRun:
+		a.jobs <- job{mark: true, update: statestore.Update{Run: &m.Run, Forget: m.Forget}}
+		a.step(c, m.Recovered)
+	case ConcludeRun:
+		a.jobs <- job{mark: true, conclude: true, update: statestore.Update{Run: &m.Run}}
 	case jobDone:
 		a.onJobDone(c, m)
 	case tick:
@@ -121,7 +128,7 @@ type tick struct{}
 type job struct {
 	id       uint64 // of a Save
 	mark     bool   // a record of a run
-	conclude bool   // of MarkRun
+	conclude bool   // of ConcludeRun
 	update   statestore.Update
 }
 
@@ -237,9 +244,12 @@ func (a *Actor) stopped(s Stop) messages.Failure {
 	}
 	info, _ := messages.CodeStateAhead.Info()
 	why := fmt.Sprintf("the state store has load %d, commit %d of %s", s.Stored.Version.Load, s.Stored.Version.Commit, s.Stored.Part)
-	if s.Durable.Part == "" {
+	switch {
+	case s.Stored.Part == "":
+		why = fmt.Sprintf("the state store calls load %d of %s finished; the destination does not", s.Stored.Version.Load, s.Stored.Load)
+	case s.Durable.Part == "":
 		why += "; the destination has no receipt of it"
-	} else {
+	default:
 		why += fmt.Sprintf("; the destination has load %d, commit %d", s.Durable.Version.Load, s.Durable.Version.Commit)
 	}
 	return messages.Failure{

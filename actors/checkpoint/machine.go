@@ -117,7 +117,7 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 		l := m.loads[id.Name]
 		switch {
 		case l == nil || l.id.Number < id.Number || l.id == id && !l.finished:
-			return m.stop(Stop{Err: ErrStateAhead})
+			return m.stop(Stop{Err: ErrStateAhead, Stored: messages.Receipt{Load: id.Name, Version: messages.Version{Load: id.Number}}})
 		case l.id == id:
 			l.savedFinished = true
 		}

@@ -14,8 +14,13 @@ import (
 	"rapidbyte.io/node/messages"
 )
 
-// StartPipeline asks for a pipeline actor. Its Done is called once, in any case.
-type StartPipeline struct{ Config pipeline.Config }
+// StartPipeline asks for a pipeline actor. Its Done is called once, in any case, and
+// Gone when nothing of it is left.
+type StartPipeline struct {
+	Config pipeline.Config
+	Ticket uint64 // names this start
+	Gone   func()
+}
 
 // IgnoreDeadLetterLogging keeps configuration out of logs.
 func (StartPipeline) IgnoreDeadLetterLogging() {}
@@ -23,19 +28,39 @@ func (StartPipeline) IgnoreDeadLetterLogging() {}
 // LogValue keeps configuration out of logs.
 func (m StartPipeline) LogValue() slog.Value { return slog.StringValue(string(m.Config.Spec.Pipeline)) }
 
-// StopPipeline ends a pipeline at once: what is committed stays.
-type StopPipeline struct{ Pipeline messages.PipelineID }
+// StopPipeline ends what one StartPipeline has started, at once: what is committed stays.
+type StopPipeline struct {
+	Pipeline messages.PipelineID
+	Ticket   uint64
+}
 
 // Actor is the root.
 type Actor struct {
-	pipelines map[messages.PipelineID]*actor.PID
-	started   int
+	pipelines map[messages.PipelineID]started
+	count     int
 	drain     *messages.Drain
+}
+
+type started struct {
+	pid    *actor.PID
+	ticket uint64
+	gone   func()
 }
 
 // New returns the props of the node actor.
 func New() *actor.Props {
-	return flow.Props(func() actor.Actor { return &Actor{pipelines: map[messages.PipelineID]*actor.PID{}} })
+	return flow.Props(func() actor.Actor {
+		return &Actor{pipelines: map[messages.PipelineID]started{}}
+	}, actor.WithSupervisor(supervise{}))
+}
+
+// supervise stops a pipeline actor that panicked: it reports the bug when all below it
+// has stopped. Restarted in place it would run the pipeline again, and report twice.
+type supervise struct{}
+
+// HandleFailure implements actor.SupervisorStrategy.
+func (supervise) HandleFailure(_ *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, _, _ any) {
+	sup.StopChildren(child)
 }
 
 // Receive dispatches.
@@ -44,18 +69,19 @@ func (a *Actor) Receive(c actor.Context) {
 	case StartPipeline:
 		a.onStart(c, m)
 	case StopPipeline:
-		if pid := a.pipelines[m.Pipeline]; pid != nil {
-			c.Stop(pid)
+		if s, ok := a.pipelines[m.Pipeline]; ok && s.ticket == m.Ticket {
+			c.Stop(s.pid)
 		}
 	case messages.Drain:
 		a.drain = &m
-		for _, pid := range a.pipelines {
-			c.Send(pid, m)
+		for _, s := range a.pipelines {
+			c.Send(s.pid, m)
 		}
 	case *actor.Terminated:
-		for p, pid := range a.pipelines {
-			if pid.Equal(m.Who) {
+		for p, s := range a.pipelines {
+			if s.pid.Equal(m.Who) {
 				delete(a.pipelines, p)
+				s.gone()
 			}
 		}
 	}
@@ -63,19 +89,20 @@ func (a *Actor) Receive(c actor.Context) {
 
 func (a *Actor) onStart(c actor.Context, m StartPipeline) {
 	p := m.Config.Spec.Pipeline
-	if a.pipelines[p] != nil {
+	if _, running := a.pipelines[p]; running {
+		defer m.Gone()
 		m.Config.Done(messages.RunResult{Pipeline: p, State: messages.RunFailed, Failure: &messages.Failure{
 			Code: messages.CodeUsage, Kind: "config", What: "the pipeline is running in this process already",
 			Where: messages.Place{Pipeline: p},
 		}})
 		return
 	}
-	a.started++
-	pid, err := c.SpawnNamed(pipeline.New(m.Config), fmt.Sprintf("pipeline-%s-%d", p, a.started))
+	a.count++
+	pid, err := c.SpawnNamed(pipeline.New(m.Config), fmt.Sprintf("pipeline-%s-%d", p, a.count))
 	if err != nil {
 		panic(err) // starts are never numbered twice
 	}
-	a.pipelines[p] = pid
+	a.pipelines[p] = started{pid: pid, ticket: m.Ticket, gone: m.Gone}
 	if a.drain != nil {
 		c.Send(pid, *a.drain)
 	}

@@ -49,6 +49,7 @@ type Actor struct {
 	started  time.Time
 	reported bool
 	stopping bool                // at once: nothing new starts
+	bug      error               // of this actor: a panic
 	then     func(actor.Context) // after the run actor has terminated
 }
 
@@ -74,6 +75,7 @@ func New(cfg Config) *actor.Props {
 
 // Receive dispatches; every decision is in a named handler.
 func (a *Actor) Receive(c actor.Context) {
+	defer a.noteBug()
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		a.started = time.Now()
@@ -83,7 +85,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case run.Ended:
 		a.onEnded(c, m)
 	case run.Concluded:
-		a.stopRun(c, a.report)
+		a.onConcluded(c)
 	case startAgain:
 		a.onStartAgain(c)
 	case messages.Drain:
@@ -94,6 +96,14 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onStopping()
 	case *actor.Stopped:
 		a.onStopped()
+	}
+}
+
+// noteBug keeps the cause of a panic for the report; the supervisor then stops us.
+func (a *Actor) noteBug() {
+	if r := recover(); r != nil {
+		a.bug = flow.PanicError(r)
+		panic(a.bug)
 	}
 }
 
@@ -124,14 +134,30 @@ func (supervise) HandleFailure(_ *actor.ActorSystem, sup actor.Supervisor, child
 func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 	a.state = stateAcquiring
 	root, self := c.ActorSystem().Root, c.Self()
-	store, p := a.cfg.Store, a.cfg.Spec.Pipeline
+	store, p, mine := a.cfg.Store, a.cfg.Spec.Pipeline, a.epoch
 	a.worker = flow.Go(func(ctx context.Context) {
 		var m acquired
-		if m.epoch, m.err = store.Acquire(ctx, p, floor); m.err == nil {
+		if m.err = stillOwner(ctx, store, p, mine); m.err == nil {
+			m.epoch, m.err = store.Acquire(ctx, p, floor)
+		}
+		if m.err == nil {
 			m.state, m.err = store.Load(ctx, p)
 		}
 		root.Send(self, m)
 	}, func(err error) { root.Send(self, acquired{err: err}) })
+}
+
+// stillOwner refuses to take back what another owner has taken over meanwhile: it may
+// have finished the run, which would then be done a second time. mine is 0 at the start.
+func stillOwner(ctx context.Context, store statestore.Store, p messages.PipelineID, mine messages.Epoch) error {
+	if mine == 0 {
+		return nil
+	}
+	st, err := store.Load(ctx, p)
+	if err == nil && st.Epoch > mine {
+		err = fmt.Errorf("%w: epoch %d was drawn, ours is %d", statestore.ErrFenced, st.Epoch, mine)
+	}
+	return err
 }
 
 func (a *Actor) onAcquired(c actor.Context, m acquired) {
@@ -142,7 +168,7 @@ func (a *Actor) onAcquired(c actor.Context, m acquired) {
 		return
 	}
 	a.epoch, a.attempt = m.epoch, 0
-	if a.record.ID == "" {
+	if a.record.ID == "" && !a.fresh() {
 		a.record = m.state.Run // an unfinished run is continued under its ID
 	}
 	if a.record.ID == "" {
@@ -155,6 +181,11 @@ func (a *Actor) onAcquired(c actor.Context, m acquired) {
 	}
 	a.observe(messages.Event{Kind: messages.EventRunStarted})
 	a.startRun(c, m.state)
+}
+
+// fresh reports whether the operator starts streams over: that is a run of its own.
+func (a *Actor) fresh() bool {
+	return slices.ContainsFunc(a.cfg.Spec.Streams, func(s run.Stream) bool { return s.Fresh })
 }
 
 func (a *Actor) startRun(c actor.Context, stored statestore.State) {
@@ -185,8 +216,8 @@ func (a *Actor) onEnded(c actor.Context, e run.Ended) {
 	case e.State == messages.RunFailed && e.Again && a.drain == nil:
 		a.again(c, e)
 	default:
-		if e.State == messages.RunFailed && a.drain != nil && e.Again {
-			e.State, e.Failure = messages.RunDrained, nil // stopped while it waited for another go
+		if a.drain != nil && e.Again {
+			e.State, e.Failure = messages.RunDrained, nil // stopped before another go
 		}
 		a.conclude(c, e.State, e.Failure)
 	}
@@ -209,6 +240,10 @@ func (a *Actor) again(c actor.Context, e run.Ended) {
 	}
 	a.observe(messages.Event{Kind: messages.EventRunRetry, Failure: e.Failure, Delay: delay})
 	a.stopRun(c, func(c actor.Context) {
+		if a.drain != nil {
+			a.finish(c, messages.RunDrained, nil)
+			return
+		}
 		a.state = stateBackoff
 		root, self := c.ActorSystem().Root, c.Self()
 		a.timer = time.AfterFunc(delay, func() { root.Send(self, startAgain{}) })
@@ -227,6 +262,10 @@ func (a *Actor) reload(c actor.Context) { a.acquire(c, a.epoch) }
 
 // onRunFailed: the run actor itself panicked. Its children are stopped with it.
 func (a *Actor) onRunFailed(reason any) {
+	if a.state == stateConcluding {
+		a.then = a.report // how it went is known; the record stays open
+		return
+	}
 	f := panicFailure(a.cfg.Spec.Pipeline, reason)
 	a.then = func(c actor.Context) { a.finish(c, messages.RunFailed, &f) }
 }
@@ -246,6 +285,12 @@ func (a *Actor) conclude(c actor.Context, s messages.RunState, f *messages.Failu
 	c.Send(a.run, run.Conclude{Run: r})
 }
 
+func (a *Actor) onConcluded(c actor.Context) {
+	if a.state == stateConcluding && a.run != nil {
+		a.stopRun(c, a.report)
+	}
+}
+
 // finish reports without a run actor.
 func (a *Actor) finish(c actor.Context, s messages.RunState, f *messages.Failure) {
 	a.result.State, a.result.Failure = s, f
@@ -262,8 +307,8 @@ func (a *Actor) report(actor.Context) {
 	for _, s := range a.order {
 		a.result.Streams = append(a.result.Streams, a.streams[s])
 	}
+	defer a.cfg.Done(a.result) // whatever becomes of the event: somebody waits for it
 	a.observe(messages.Event{Kind: messages.EventRunEnded, State: a.result.State, Failure: a.result.Failure})
-	a.cfg.Done(a.result)
 }
 
 // add sums the streams over all goes of the run.
@@ -339,10 +384,14 @@ func (a *Actor) onStopping() {
 // onStopped comes when the run has terminated too: stopped at once, which is safe,
 // because what is committed has a receipt.
 func (a *Actor) onStopped() {
-	if !a.reported {
+	switch {
+	case a.bug != nil:
+		f := connectors.FailureOf(a.bug, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun})
+		a.result.State, a.result.Failure = messages.RunFailed, &f
+	case a.state != stateConcluding:
 		a.result.State = messages.RunDrained
-		a.report(nil)
 	}
+	a.report(nil)
 }
 
 func panicFailure(p messages.PipelineID, reason any) messages.Failure {

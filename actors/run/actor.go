@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -12,7 +13,6 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
-	"rapidbyte.io/node/statestore"
 )
 
 // Actor runs one execution of a pipeline.
@@ -27,9 +27,11 @@ type Actor struct {
 	cancel context.CancelFunc // of every job but close
 
 	session    connectors.Session
+	held       *held                // the worker's, and ours when it has been joined
 	known      connectors.Recovered // what session found
-	scan       connectors.Scan
 	checkpoint *actor.PID
+	bereft     bool // the checkpoint actor has terminated
+	concluding bool // Conclude waits for its answer
 	loads      []*loadRun
 	board      *board
 	attempts   map[messages.PartID]*attempt
@@ -81,7 +83,7 @@ const tickEvery = 500 * time.Millisecond
 // New returns the props of a run actor.
 func New(cfg Config) *actor.Props {
 	return flow.Props(func() actor.Actor {
-		return &Actor{cfg: cfg, attempts: map[messages.PartID]*attempt{}, jobs: make(chan job, 1), progress: newProgress(cfg)}
+		return &Actor{cfg: cfg, attempts: map[messages.PartID]*attempt{}, jobs: make(chan job, 1), held: &held{}, progress: newProgress(cfg)}
 	}, actor.WithSupervisor(supervise{}))
 }
 
@@ -133,7 +135,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case deadline:
 		a.onDeadline(c)
 	case Conclude:
-		c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.ending(m.Run), Conclude: true})
+		a.onConclude(c, m)
 	case *actor.Terminated:
 		a.onTerminated(c, m.Who)
 	case *actor.Stopping, *actor.Restarting:
@@ -159,7 +161,7 @@ func (a *Actor) onMessage(c actor.Context, m messages.ToRun) {
 }
 
 func (a *Actor) onStarted(c actor.Context) {
-	a.board = newBoard(a.cfg.Epoch, a.cfg.Attempt, a.cfg.Spec.Resources.Tasks, a.cfg.Spec.Resources.Retries, a.cfg.Jitter)
+	a.board = newBoard(a.cfg.Epoch, a.cfg.Attempt, a.cfg.Spec.Resources.tasks(1+len(a.cfg.Spec.Transforms)), a.cfg.Spec.Resources.Retries, a.cfg.Jitter)
 	pid, err := c.SpawnNamed(checkpoint.New(checkpoint.Config{
 		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Store: a.cfg.Store,
 	}), "checkpoint")
@@ -278,7 +280,9 @@ func (a *Actor) fail(c actor.Context, f messages.Failure) {
 }
 
 func (a *Actor) warn(text string) {
-	a.warnings = append(a.warnings, text)
+	if !slices.Contains(a.warnings, text) {
+		a.warnings = append(a.warnings, text)
+	}
 	a.observe(messages.Event{Kind: messages.EventWarning, Message: text})
 }
 
@@ -371,10 +375,23 @@ func (a *Actor) end(c actor.Context) {
 	c.Send(c.Parent(), e)
 }
 
-// ending gives the record the ID that the run has gone on under.
-func (a *Actor) ending(r statestore.Run) statestore.Run {
-	r.ID = a.cfg.Run.ID
-	return r
+// onConclude closes the record, under the ID that the run has gone on under.
+func (a *Actor) onConclude(c actor.Context, m Conclude) {
+	m.Run.ID = a.cfg.Run.ID
+	a.concluding = true
+	if a.bereft {
+		a.onBereft(c)
+		return
+	}
+	c.Send(a.checkpoint, checkpoint.ConcludeRun{Run: m.Run})
+}
+
+// onBereft: the checkpoint actor is gone, and nobody else answers the parent.
+func (a *Actor) onBereft(c actor.Context) {
+	a.bereft = true
+	if a.concluding {
+		c.Send(c.Parent(), Concluded{Err: errors.New("the checkpoint actor is gone; the next start repairs the state")})
+	}
 }
 
 // leftOpen asserts what "completed" says: every load is finished, or its stream goes
@@ -398,6 +415,9 @@ func (a *Actor) onChildFailed(c actor.Context, m childFailed) {
 		f.Where.Part = t.part.ID
 		a.onStageFailed(c, messages.StageFailed{Part: t.part.ID, Token: t.token, Stage: connectors.StageRun, Failure: f})
 		return
+	}
+	if !m.who.Equal(a.checkpoint) {
+		return // of an attempt that is over
 	}
 	if a.failure == nil {
 		a.again = true
@@ -423,7 +443,10 @@ func (a *Actor) onStageFailed(c actor.Context, m messages.StageFailed) {
 	a.settle(c)
 }
 
+// onStopping ends all that is on its way. What arrives until Stopped starts nothing.
 func (a *Actor) onStopping() {
+	a.stopping = true
+	a.board.abort() // its effects are carried out by stopping: every child is
 	a.timer.Stop()
 	if a.limit != nil {
 		a.limit.Stop()
@@ -439,13 +462,21 @@ func (a *Actor) onStopped() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = closeAll(ctx, a.scan, a.session) // stopped at once; what is committed stays
+	_ = a.held.close(ctx) // stopped at once; what is committed stays
 }
 
 const closeTimeout = 5 * time.Second
 
-// closeAll gives scan and session back.
-func closeAll(ctx context.Context, scan connectors.Scan, session connectors.Session) error {
+// held is what must be given back. Only the worker touches it until it has been
+// joined, so that nothing is forgotten whose arrival nobody has heard of any more.
+type held struct {
+	scan    connectors.Scan
+	session connectors.Session
+}
+
+func (h *held) close(ctx context.Context) error {
+	scan, session := h.scan, h.session
+	h.scan, h.session = nil, nil
 	var first error
 	if scan != nil {
 		first = scan.Close(ctx)

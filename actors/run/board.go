@@ -42,8 +42,9 @@ type task struct {
 	token   messages.Token
 	delay   time.Duration // of a coming backoff
 	ended   *messages.TaskEnded
-	saved   messages.Seq // the highest persisted barrier of the attempt
-	final   bool         // the final receipt is persisted
+	saved   messages.Seq      // the highest persisted barrier of the attempt
+	at      messages.Position // that it covers, or that the attempt began from
+	final   bool              // the final receipt is persisted
 	retry   Retry
 	tries   int // attempts that were given up
 	failure messages.Failure
@@ -146,6 +147,7 @@ func (b *board) onOpened(m messages.Opened) (resume bool, out []any) {
 	case b.draining || b.failed[t.part.Load.Name]:
 		return false, b.leave(t, taskRested)
 	}
+	t.at = m.Receipt.Position
 	return true, nil
 }
 
@@ -165,7 +167,10 @@ func (b *board) onPersisted(m messages.CheckpointCommitted) []any {
 		return nil
 	}
 	t.saved = max(t.saved, m.Seq)
-	t.retry.Progressed()
+	if !m.Position.Equal(t.at) { // a commit without rows, for its time, is none
+		t.at = m.Position
+		t.retry.Progressed()
+	}
 	return b.settle(t)
 }
 
@@ -183,6 +188,7 @@ func (b *board) onFinal(p messages.PartID) []any {
 		t.then = taskDone
 	case taskWaiting, taskBackoff, taskDone, taskRested, taskFailed:
 		t.state = taskDone
+		return b.start() // those that waited for it
 	}
 	return nil
 }
@@ -311,25 +317,18 @@ func (b *board) onWake(p messages.PartID, k messages.Token) []any {
 	return b.start()
 }
 
-// idle reports whether nothing runs, leaves or waits: no event will change a task.
+// idle reports whether nothing runs, leaves or may start: no event will change a task.
+// A part that waits for others when all of them are at rest waits in vain.
 func (b *board) idle() bool {
 	return !slices.ContainsFunc(b.tasks, func(t *task) bool {
 		switch t.state {
 		case taskWaiting:
-			return !b.failed[t.part.Load.Name] && !b.stuck(t)
+			return !b.failed[t.part.Load.Name] && b.ready(t)
 		case taskRunning, taskLeaving, taskBackoff:
 			return true
 		case taskDone, taskRested, taskFailed:
 		}
 		return false
-	})
-}
-
-// stuck reports whether a part waits for one that will not become final now.
-func (b *board) stuck(t *task) bool {
-	return slices.ContainsFunc(t.part.After, func(id messages.PartID) bool {
-		o := b.find(id)
-		return o != nil && (o.state == taskFailed || o.state == taskRested)
 	})
 }
 

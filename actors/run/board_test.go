@@ -301,3 +301,63 @@ func TestRetryIsCappedJitteredAndBounded(t *testing.T) {
 	_, ok = (&Retry{Max: 3}).Failed(messages.Failure{Kind: string(connectors.KindInternal), Code: messages.CodePanic}, 0, 0)
 	require.True(t, ok, "a crashed stage starts afresh from its receipt")
 }
+
+// chained returns a board of parts that wait for each other in a row.
+func chained(n int) *board {
+	b := newBoard(1, 0, 2, 1, func() float64 { return 0 })
+	for i := range n {
+		p := connectors.Part{ID: messages.PartID(fmt.Sprintf("l%d/0", i)), Load: messages.LoadID{Name: fmt.Sprintf("l%d", i), Number: 1}}
+		if i > 0 {
+			p.After = []messages.PartID{messages.PartID(fmt.Sprintf("l%d/0", i-1))}
+		}
+		b.add(p, false)
+	}
+	return b
+}
+
+func failed(t spawnTask, kind connectors.Kind) messages.StageFailed {
+	return messages.StageFailed{Part: t.part.ID, Token: t.token, Failure: messages.Failure{Kind: string(kind)}}
+}
+
+// The ack of the end barrier may be persisted while the attempt is in its backoff.
+func TestPartThatTurnsOutFinalInItsBackoffReleasesThoseAfterIt(t *testing.T) {
+	b := chained(2)
+	first, _ := b.start()[0].(spawnTask)
+	b.onFailed(failed(first, connectors.KindTransient))
+	b.onGone(first.part.ID, first.token)
+	require.Equal(t, taskBackoff, b.tasks[0].state)
+	out := b.onFinal(first.part.ID)
+	require.Len(t, out, 1)
+	second, ok := out[0].(spawnTask)
+	require.True(t, ok)
+	require.Equal(t, messages.PartID("l1/0"), second.part.ID)
+}
+
+// Whoever waits for one that waits in vain waits in vain too: the run comes to rest.
+func TestPartsBehindAFailedOneDoNotKeepTheRun(t *testing.T) {
+	b := chained(4)
+	first, _ := b.start()[0].(spawnTask)
+	require.False(t, b.idle())
+	b.onFailed(failed(first, connectors.KindData))
+	b.onGone(first.part.ID, first.token)
+	require.True(t, b.idle())
+}
+
+func TestEmptyCommitIsNoProgress(t *testing.T) {
+	b := newBoard(1, 0, 1, 2, func() float64 { return 0 })
+	b.add(connectors.Part{ID: "p", Load: messages.LoadID{Name: "l", Number: 1}}, false)
+	at := messages.Position{At: messages.Int64Cursor(7)}
+	for try := range 2 {
+		task, _ := b.start()[0].(spawnTask)
+		b.onOpened(messages.Opened{Token: task.token, Receipt: messages.Receipt{Part: "p", Position: at}})
+		b.onPersisted(messages.CheckpointCommitted{Part: "p", Token: task.token, Seq: 1, Position: at})
+		b.onFailed(failed(task, connectors.KindTransient))
+		require.Equal(t, try+1, b.tasks[0].retry.Tries())
+		b.onGone("p", task.token)
+		b.tasks[0].state = taskWaiting
+	}
+	task, _ := b.start()[0].(spawnTask)
+	b.onOpened(messages.Opened{Token: task.token, Receipt: messages.Receipt{Part: "p", Position: at}})
+	b.onPersisted(messages.CheckpointCommitted{Part: "p", Token: task.token, Seq: 1, Position: messages.Position{At: messages.Int64Cursor(8)}})
+	require.Zero(t, b.tasks[0].retry.Tries())
+}

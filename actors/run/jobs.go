@@ -27,12 +27,13 @@ func (a *Actor) openJob() job {
 	req := connectors.SessionRequest{
 		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Store: a.cfg.Store.Identity(), Adopt: a.cfg.Spec.Adopt,
 	}
-	dest := a.cfg.Spec.Destination
+	dest, held := a.cfg.Spec.Destination, a.held
 	return job{name: jobOpen, run: func(ctx runContext) (func(actor.Context), error) {
 		session, err := dest.Open(ctx, req)
 		if err != nil {
 			return nil, err
 		}
+		held.session = session
 		return func(c actor.Context) {
 			a.session = session
 			a.onSession(c, session.Recovered())
@@ -46,6 +47,7 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 		return
 	}
 	a.adopt(known)
+	a.cfg.Spec = a.cfg.Spec.begun(known, a.cfg.Run.ID)
 	forget := a.forget()
 	ev := checkpoint.Recovered{Durable: known.Receipts}
 	for _, l := range known.Loads {
@@ -64,25 +66,27 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 			ev.StoredFinished = append(ev.StoredFinished, id)
 		}
 	}
-	// In this order: if the machine halts, we hear of it before RunMarked, and nothing
-	// is begun.
-	c.Send(a.checkpoint, ev)
-	c.Send(a.checkpoint, checkpoint.MarkRun{Run: a.cfg.Run, Forget: forget})
 	a.known = known
+	c.Send(a.checkpoint, checkpoint.OpenRun{Run: a.cfg.Run, Forget: forget, Recovered: ev})
 }
 
-// adopt goes on with the run that the destination's unfinished loads name, when the
-// state store has forgotten it: else what that run has finished would be loaded again.
+// adopt goes on with the newest run that the destination's unfinished loads name, when
+// the state store has forgotten it: else what that run has finished would be loaded
+// again. The run's record is written before anything else, so that a store that has
+// anything has that too. Who starts over begins a run of his own.
 func (a *Actor) adopt(known connectors.Recovered) {
-	if len(a.cfg.State.Receipts) > 0 || len(a.cfg.State.Finished) > 0 {
+	fresh := slices.ContainsFunc(a.cfg.Spec.Streams, func(s Stream) bool { return s.Fresh })
+	if fresh || len(a.cfg.State.Receipts) > 0 || len(a.cfg.State.Finished) > 0 {
 		return
 	}
+	newest := ""
 	for _, l := range known.Loads {
-		if !l.Finished && l.Run != "" {
-			a.cfg.Run.ID = l.Run
-			a.progress.cfg.Run.ID = l.Run
-			return
+		if !l.Finished {
+			newest = max(newest, l.Run) // run IDs sort by time
 		}
+	}
+	if newest != "" {
+		a.cfg.Run.ID, a.progress.cfg.Run.ID = newest, newest
 	}
 }
 
@@ -130,7 +134,7 @@ func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 
 // scanJob takes the snapshot and plans.
 func (a *Actor) scanJob(known connectors.Recovered) job {
-	spec, id := a.cfg.Spec, a.cfg.Run.ID
+	spec, id, held := a.cfg.Spec, a.cfg.Run.ID, a.held
 	req := connectors.ScanRequest{
 		Pipeline: spec.Pipeline, Epoch: a.cfg.Epoch, Streams: spec.Specs(), Previous: known, Splits: spec.Resources.Tasks,
 	}
@@ -139,14 +143,14 @@ func (a *Actor) scanJob(known connectors.Recovered) job {
 		if err != nil {
 			return nil, err
 		}
+		held.scan = scan
 		p := scan.Plan()
 		loads, warnings, err := spec.plan(p, known, id)
 		if err != nil {
-			_ = scan.Close(ctx) // the plan's error is the cause
 			return nil, err
 		}
-		return func(c actor.Context) {
-			a.scan, a.more = scan, p.More
+		return func(actor.Context) {
+			a.more = p.More
 			for _, w := range p.Warnings {
 				a.warn(w.Message)
 			}
@@ -287,10 +291,9 @@ func (a *Actor) load(id messages.LoadID) *loadRun {
 
 // closeJob gives everything back; the run has ended then.
 func (a *Actor) closeJob() job {
-	scan, session := a.scan, a.session
-	a.scan, a.session = nil, nil
+	held := a.held
 	return job{name: jobClose, run: func(ctx runContext) (func(actor.Context), error) {
-		if err := closeAll(ctx, scan, session); err != nil {
+		if err := held.close(ctx); err != nil {
 			return nil, err
 		}
 		return a.end, nil

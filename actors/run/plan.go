@@ -1,6 +1,8 @@
 package run
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,10 +52,23 @@ func (s Spec) plan(p connectors.Plan, known connectors.Recovered, run string) ([
 	return out, warnings, nil
 }
 
+// begun returns the spec for one more go of a run: what the run has begun to load
+// afresh is not begun afresh again.
+func (s Spec) begun(known connectors.Recovered, run string) Spec {
+	s.Streams = slices.Clone(s.Streams)
+	for i, st := range s.Streams {
+		if slices.ContainsFunc(known.Loads, func(k connectors.LoadStatus) bool {
+			return k.ID.Name == string(st.Stream) && k.Run == run
+		}) {
+			s.Streams[i].Fresh = false
+		}
+	}
+	return s
+}
+
 // loaded reports whether a run that goes on has finished this pass already: then a
-// new load of it would append a second copy. The run goes on under its ID; if the
-// state store has forgotten it, the loads that it left unfinished name it. A source
-// that remembers plans only what is new.
+// new load of it would append a second copy. A source that remembers plans only what
+// is new, and so does one that reads behind a cursor.
 func (s Spec) loaded(l connectors.Load, known connectors.Recovered, run string) bool {
 	i := slices.IndexFunc(known.Loads, func(k connectors.LoadStatus) bool { return k.ID.Name == l.ID.Name })
 	if i < 0 || l.Continuity != "" || !known.Loads[i].Finished || known.Loads[i].Run == "" {
@@ -63,12 +78,12 @@ func (s Spec) loaded(l connectors.Load, known connectors.Recovered, run string) 
 	if ok && st.Fresh {
 		return false
 	}
-	if m, remembers := s.Source.(connectors.Rememberer); remembers && m.Remembers() && ok && st.Mode != connectors.ModeReplace {
+	m, remembers := s.Source.(connectors.Rememberer)
+	onlyNew := remembers && m.Remembers() || st.Sync == connectors.SyncIncremental
+	if ok && onlyNew && st.Mode != connectors.ModeReplace {
 		return false
 	}
-	return known.Loads[i].Run == run || slices.ContainsFunc(known.Loads, func(k connectors.LoadStatus) bool {
-		return !k.Finished && k.Run == known.Loads[i].Run
-	})
+	return known.Loads[i].Run == run
 }
 
 func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Recovered) (planned, string, error) {
@@ -104,6 +119,7 @@ func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Reco
 		out = append(out, last)
 	}
 	l.Streams = out
+	l.Shape = shapeOf(l)
 	warning, err := s.carryOn(&l, first, known)
 	one.load = l
 	return one, warning, err
@@ -149,8 +165,9 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 	untouched := !touched(known, l.ID)
 	other := before.Identity != "" && before.Identity != l.Identity
 	modeChanged := before.Mode != "" && before.Mode != l.Mode
+	shapeChanged := before.Shape != "" && before.Shape != l.Shape
 	switch {
-	case untouched && (other || modeChanged || l.Continuity != connectors.ContinueExact):
+	case untouched && (other || modeChanged || shapeChanged || l.Continuity != connectors.ContinueExact):
 		restart(l)
 		return "", nil
 	case modeChanged && (before.Mode == connectors.ModeAppend || l.Mode == connectors.ModeAppend):
@@ -159,8 +176,14 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 			Err:  fmt.Errorf("the unfinished load was begun as %s, the document now says %s", before.Mode, l.Mode),
 			Next: "Let the load finish under its old write_mode first, or start over with `--full-refresh`.",
 		}
-	case modeChanged:
-		restart(l)
+	case shapeChanged && l.Mode == connectors.ModeAppend:
+		return "", &connectors.Error{
+			Op: "continue load", Kind: connectors.KindConfig, Commit: connectors.CommitNone, Code: messages.CodeDocConflict, Place: at,
+			Err:  errors.New("the unfinished load was begun with another target or other columns than the document now leads to"),
+			Next: "Let the load finish with the old target and transforms first, or start over with `--full-refresh`.",
+		}
+	case modeChanged || shapeChanged:
+		restart(l) // rows of both shapes never stand side by side
 		return "", nil
 	case other:
 		return "", lost(at, fmt.Errorf("the unfinished load was read from %q, this is %q", before.Identity, l.Identity))
@@ -180,6 +203,22 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 // touched reports whether any part of the load has committed something.
 func touched(known connectors.Recovered, id messages.LoadID) bool {
 	return slices.ContainsFunc(known.Receipts, func(r messages.Receipt) bool { return r.LoadID() == id && r.Version.Commit > 0 })
+}
+
+// shapeOf returns the fingerprint of where the rows of l go and what they look like
+// there.
+func shapeOf(l connectors.Load) string {
+	h := sha256.New()
+	for _, s := range l.Streams {
+		fmt.Fprintf(h, "%q > %q", s.Stream, s.Target)
+		if l.Mode == connectors.ModeUpsert {
+			fmt.Fprintf(h, " by %q", s.Key)
+		}
+		for _, f := range s.Schema.Fields() {
+			fmt.Fprintf(h, ", %q %s", f.Name, f.Type)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // restart gives the load the next number: Begin drops what the old one staged.

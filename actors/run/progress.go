@@ -111,8 +111,8 @@ func (p *progress) opened(m messages.Opened) {
 
 func (p *progress) persisted(r messages.Receipt) {
 	pp := p.parts[r.Part]
-	if pp == nil {
-		return
+	if pp == nil || r.Version.Compare(pp.receipt.Version) < 0 {
+		return // of an attempt before the one that has opened since
 	}
 	pp.receipt, pp.moved = r, time.Now()
 	p.send(messages.Event{

@@ -87,6 +87,15 @@ const (
 	batchRowsBest  = 8192 // 4k-16k rows are best
 )
 
+// quarters is the memory of a task with h hops, in quarters of a window.
+func quarters(h int) int64 { return int64(4*h + h + h + 1) }
+
+// tasks returns how many tasks may run at once: fewer than asked for where not even the
+// smallest windows of all of them would fit into the memory cap.
+func (r Resources) tasks(hops int) int {
+	return int(max(1, min(int64(r.Tasks), r.MemoryBytes/(quarters(hops)*batchBytesMin))))
+}
+
 // budget shares the memory cap among tasks and hops.
 //
 // Per task, with w the byte window of one hop and b = w/4 the largest batch:
@@ -95,10 +104,9 @@ const (
 //	+ (h + 1) x b   each stage holds one batch in its worker
 //	= w x (h + h/4 + (h+1)/4)
 //
-// and tasks x that = MemoryBytes.
+// and tasks x that = MemoryBytes. A row above b overshoots it, by its size.
 func (r Resources) budget(hops int) (flow.Window, connectors.Limits) {
-	quarters := int64(4*hops + hops + hops + 1)
-	w := max(r.MemoryBytes*4/(quarters*int64(max(1, r.Tasks))), 4*batchBytesMin)
+	w := max(r.MemoryBytes*4/(quarters(hops)*int64(r.tasks(hops))), 4*batchBytesMin)
 	batch := min(w/4, batchBytesBest)
 	if r.BatchBytesMax > 0 {
 		batch = min(batch, r.BatchBytesMax)

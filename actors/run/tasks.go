@@ -162,6 +162,10 @@ func (a *Actor) attemptOf(pid *actor.PID) *attempt {
 }
 
 func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
+	if who.Equal(a.checkpoint) {
+		a.onBereft(c)
+		return
+	}
 	t := a.attemptOf(who)
 	if t == nil {
 		return

@@ -4,11 +4,13 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/oklog/ulid/v2"
 
+	"rapidbyte.io/node/actors/flow"
 	nodeactor "rapidbyte.io/node/actors/node"
 	"rapidbyte.io/node/actors/pipeline"
 	"rapidbyte.io/node/actors/run"
@@ -31,9 +33,10 @@ type Options struct {
 
 // Node is one process's actor tree.
 type Node struct {
-	opts Options
-	sys  *actor.ActorSystem
-	root *actor.PID
+	opts    Options
+	sys     *actor.ActorSystem
+	root    *actor.PID
+	tickets atomic.Uint64
 }
 
 // Start spawns the tree.
@@ -45,27 +48,44 @@ func Start(o Options) *Node {
 	return &Node{opts: o, sys: sys, root: sys.Root.Spawn(nodeactor.New())}
 }
 
-// Run runs a pipeline to its end and returns how it went. When ctx ends the pipeline
+// Run runs a pipeline to its end and returns how it went, when nothing of it is left. When ctx ends the pipeline
 // is stopped at once, which is safe: everything committed has a receipt. To stop at
 // the next committed position, Drain.
 func (n *Node) Run(ctx context.Context, spec run.Spec, store statestore.Store) messages.RunResult {
-	done := make(chan messages.RunResult, 1)
-	n.sys.Root.Send(n.root, nodeactor.StartPipeline{Config: pipeline.Config{
-		Spec: spec, Store: store, NewID: func() string { return ulid.Make().String() },
-		Jitter: run.Jitter, Observe: n.opts.Observe, Done: func(r messages.RunResult) { done <- r },
-	}})
+	done, gone := make(chan messages.RunResult, 1), make(chan struct{})
+	ticket := n.tickets.Add(1)
+	n.sys.Root.Send(n.root, nodeactor.StartPipeline{
+		Config: pipeline.Config{
+			Spec: spec, Store: store, NewID: func() string { return ulid.Make().String() },
+			Jitter: run.Jitter, Observe: n.observe, Done: func(r messages.RunResult) { done <- r },
+		},
+		Ticket: ticket, Gone: func() { close(gone) },
+	})
+	var r messages.RunResult
 	select {
-	case r := <-done:
-		n.stop(spec.Pipeline)
-		return r
+	case r = <-done:
+		n.stop(spec.Pipeline, ticket)
 	case <-ctx.Done():
-		n.stop(spec.Pipeline)
-		return <-done
+		n.stop(spec.Pipeline, ticket)
+		r = <-done
 	}
+	<-gone
+	return r
 }
 
-func (n *Node) stop(p messages.PipelineID) {
-	n.sys.Root.Send(n.root, nodeactor.StopPipeline{Pipeline: p})
+func (n *Node) stop(p messages.PipelineID, ticket uint64) {
+	n.sys.Root.Send(n.root, nodeactor.StopPipeline{Pipeline: p, Ticket: ticket})
+}
+
+// observe shields the actors from their observer: what it does to itself is no failure
+// of a run.
+func (n *Node) observe(e messages.Event) {
+	if n.opts.Observe == nil {
+		return
+	}
+	if err := flow.Protect(func() error { n.opts.Observe(e); return nil }); err != nil {
+		n.opts.Logger.Error("observe event", slog.Any("error", err))
+	}
 }
 
 // Drain asks every pipeline to stop at the next committed position, and every one
