@@ -74,7 +74,7 @@ func (d *Destination) Open(_ context.Context, r connectors.SessionRequest) (conn
 
 // folder creates what is missing and opens it.
 func (d *Destination) folder(p messages.PipelineID) (*folder, error) {
-	if err := os.MkdirAll(d.config.Path, 0o755); err != nil {
+	if err := makePath(filepath.Clean(d.config.Path), syncPath); err != nil {
 		return nil, openError(d.config.Path, err)
 	}
 	root, err := os.OpenRoot(d.config.Path)

@@ -195,7 +195,7 @@ func TestCrashAtEveryStepIsExact(t *testing.T) {
 			}
 			require.Greater(t, n, 40)
 			for _, step := range []string{
-				stepWrite, stepSync, stepRename, stepDirSync, stepManifest, stepManifestSync, stepLink, stepLinkSync, stepTrim, stepRemove,
+				stepWrite, stepSync, stepRename, stepDirSync, stepManifest, stepManifestSync, stepLink, stepLinked, stepLinkSync, stepTrim, stepRemove,
 			} {
 				require.True(t, seen[step], "step %s was never taken", step)
 			}
@@ -272,6 +272,93 @@ func pausedCommitsNothing(t *testing.T, epoch messages.Epoch, by messages.Token)
 	require.NoError(t, w.Close(t.Context()))
 	require.ElementsMatch(t, wantIDs(0, 100), committedRows(t, g.dir, pipe, "orders", FormatJSONL))
 	g.holdsNoOrphans()
+}
+
+// TestWriterPausedBehindItsLinkHasCommitted pauses a writer right behind its link: the
+// commit has happened, and whoever publishes next builds on it. The files stay.
+func TestWriterPausedBehindItsLinkHasCommitted(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		epoch  messages.Epoch // of who comes between
+		rows   int            // of each part that it writes
+		outlet func(t *testing.T, err error)
+	}{
+		{"new owner", 2, 20, func(t *testing.T, err error) { require.NoError(t, err) }},
+		{"new owner, trimmed since", 2, 50, func(t *testing.T, err error) {
+			var fenced *connectors.FencedError
+			require.ErrorAs(t, err, &fenced)
+		}},
+		{"same owner, trimmed since", 1, 50, func(t *testing.T, err error) {
+			require.Equal(t, connectors.KindFenced, connectors.KindOf(err))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newTarget(t, DestinationConfig{Format: FormatJSONL})
+			g.attempts, g.join = 10, c.epoch == 1
+			paused := destAt(t, g.dest.config)
+			armed := false
+			paused.hook = func(step string) error {
+				if step != stepLinked || !armed {
+					return nil
+				}
+				armed = false
+				if c.rows > 20 {
+					require.NoError(t, g.pass(g.dest, c.epoch, connectors.ModeAppend, 1, 0, c.rows))
+					return nil
+				}
+				return g.open(c.epoch).Close(t.Context())
+			}
+			s, err := paused.Open(t.Context(), connectors.SessionRequest{Pipeline: pipe, Epoch: 1, Store: store})
+			require.NoError(t, err)
+			defer func() { _ = s.Close(t.Context()) }()
+			l := idLoad(1, connectors.ModeAppend, 2)
+			require.NoError(t, s.Begin(t.Context(), l))
+			w, _, err := s.OpenWriter(t.Context(), l.Parts[0], messages.Token{Epoch: 1, Attempt: 1})
+			require.NoError(t, err)
+			require.NoError(t, w.Write(t.Context(), ids(t, 0, 10)))
+			armed = true
+			_, err = w.Commit(t.Context(), at(messages.BarrierPeriodic, 10, 10))
+			c.outlet(t, err)
+			require.False(t, armed)
+			require.NoError(t, w.Close(t.Context()))
+			require.NoError(t, g.pass(g.dest, 5, connectors.ModeAppend, 1, 0, c.rows))
+			require.ElementsMatch(t, wantIDs(0, 2*c.rows), committedRows(t, g.dir, pipe, "orders", FormatJSONL))
+			g.holdsNoOrphans()
+		})
+	}
+}
+
+// TestTargetsThatAreOneFolder loads two targets whose names the file system takes for
+// one, as it does where it ignores case. Neither is an orphan of the other.
+func TestTargetsThatAreOneFolder(t *testing.T) {
+	g := newTarget(t, DestinationConfig{Format: FormatJSONL})
+	require.NoError(t, g.pass(g.dest, 1, connectors.ModeAppend, 1, 0, 10))
+	require.NoError(t, os.Symlink("orders", filepath.Join(g.dir, "Orders")))
+	s := g.open(2)
+	l := idLoad(1, connectors.ModeAppend, 1)
+	l.ID.Name, l.Streams[0].Target = "other", "Orders"
+	l.Parts[0].ID, l.Parts[0].Load = "other/0", l.ID
+	require.NoError(t, s.Begin(t.Context(), l))
+	require.NoError(t, g.part(s, l.Parts[0], messages.Token{Epoch: 2, Attempt: 1}, 100, 10))
+	g.open(3)
+	require.ElementsMatch(t, wantIDs(0, 20), committedRows(t, g.dir, pipe, "orders", FormatJSONL))
+	require.ElementsMatch(t, wantIDs(100, 10), committedRows(t, g.dir, pipe, "Orders", FormatJSONL))
+}
+
+func TestNewFoldersAreMadeDurable(t *testing.T) {
+	dir := t.TempDir()
+	var synced []string
+	note := func(dir string) error {
+		synced = append(synced, dir)
+		return nil
+	}
+	path := filepath.Join(dir, "a", "b", "c")
+	require.NoError(t, makePath(path, note))
+	require.Equal(t, []string{dir, filepath.Join(dir, "a"), filepath.Join(dir, "a", "b")}, synced)
+	require.DirExists(t, path)
+	require.NoError(t, makePath(path, note))
+	require.Len(t, synced, 3, "nothing was made")
+	require.NoError(t, syncPath(path))
 }
 
 // TestTwoOwnersRaceForOneNumber runs sessions of rising epochs at once: each committed

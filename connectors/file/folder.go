@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,13 +42,14 @@ const (
 	stepManifest     = "manifest.write"
 	stepManifestSync = "manifest.fsync"
 	stepLink         = "manifest.link"
+	stepLinked       = "manifest.linked"
 	stepLinkSync     = "manifest.dir.fsync"
 	stepTrim         = "manifest.trim"
 	stepRemove       = "file.remove"
 )
 
-// errStale says that another manifest of the same number, or a higher one, is
-// there already. Read again and decide again.
+// errStale says that another manifest of the same number, or one so much higher that
+// nobody knows which came first, is there. Read again and decide again.
 var errStale = errors.New("another manifest is newer")
 
 // linkError is a failure at or after the link: the manifest may be there.
@@ -186,8 +189,9 @@ func (f *folder) writeManifest(tmp string, b []byte) error {
 }
 
 // linkManifest is the commit: link(2) fails if the name exists, so of two owners
-// one wins. A writer that was paused for long could find its number free again,
-// because old manifests are trimmed; then a higher one exists, and it loses too.
+// one wins. A writer that was paused for long before the link could find its number
+// free again, because old manifests are trimmed. A higher one alone does not say so:
+// it may build on this one, when the pause was after the link.
 func (f *folder) linkManifest(tmp string, n uint64) error {
 	if err := f.at(stepLink); err != nil {
 		return err
@@ -205,11 +209,14 @@ func (f *folder) linkManifest(tmp string, n uint64) error {
 			return &linkError{err}
 		}
 	}
+	if err := f.at(stepLinked); err != nil {
+		return &linkError{err}
+	}
 	highest, err := f.highestNumber()
 	if err != nil {
 		return &linkError{err}
 	}
-	if highest > n {
+	if highest >= n+manifestsKept { // else n was never trimmed: whatever is higher builds on ours
 		f.remove(name)
 		return errStale
 	}
@@ -284,6 +291,34 @@ func (f *folder) sync(file *os.File) error {
 	return file.Sync()
 }
 
+// makePath creates a folder and what is missing above it, and makes the new names
+// durable.
+func makePath(name string, sync func(dir string) error) error {
+	switch info, err := os.Stat(name); {
+	case err == nil && !info.IsDir():
+		return &os.PathError{Op: "mkdir", Path: name, Err: syscall.ENOTDIR}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	parent := filepath.Dir(name)
+	if err := makePath(parent, sync); err != nil {
+		return err
+	}
+	if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // a folder of the user's data, as a shell would make it
+		return err
+	}
+	return sync(parent)
+}
+
+// syncPath makes the names in a folder outside of the root durable.
+func syncPath(name string) error {
+	d, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // makeDir creates a folder and makes it durable.
 func (f *folder) makeDir(name string) error {
 	if err := f.root.MkdirAll(name, 0o755); err != nil {
@@ -311,6 +346,10 @@ func (f *folder) sweep(m *manifest.Manifest) error {
 			f.remove(f.own(path.Join("tmp", name)))
 		}
 	}
+	keep := make(map[string]bool) // of all targets: two names of them can be one folder
+	for target := range m.Targets {
+		maps.Copy(keep, m.Names(target))
+	}
 	for target := range m.Targets {
 		names, err := f.list(target)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -319,7 +358,6 @@ func (f *folder) sweep(m *manifest.Manifest) error {
 		if err != nil {
 			return err
 		}
-		keep := m.Names(target)
 		for _, name := range names {
 			if e, ok := dataEpoch(name, f.pipeline); ok && e < m.Epoch && !keep[name] {
 				f.remove(path.Join(target, name))

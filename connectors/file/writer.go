@@ -239,9 +239,18 @@ func (w *writer) publish(next messages.Receipt, placed []finished) error {
 	return err
 }
 
+// removePlaced removes files of a commit that did not happen, as far as this writer
+// knows: what the newest manifest lists stays, and all of it when that cannot be read.
+// What is left over is swept by the next owner.
 func (w *writer) removePlaced(files []finished) {
+	m, err := w.session.folder.highest(nil)
+	if err != nil {
+		return
+	}
 	for _, f := range files {
-		w.session.folder.remove(path.Join(f.target, f.file.Name))
+		if !m.Lists(f.target, f.file.Name) {
+			w.session.folder.remove(path.Join(f.target, f.file.Name))
+		}
 	}
 }
 

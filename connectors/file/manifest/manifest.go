@@ -119,6 +119,12 @@ func (m *Manifest) Names(target string) map[string]bool {
 	return names
 }
 
+// Lists reports whether the state refers to a file of target, or to a dead letter
+// file of that name.
+func (m *Manifest) Lists(target, name string) bool {
+	return m.Names(target)[name] || slices.ContainsFunc(m.Dead, func(f File) bool { return f.Name == name })
+}
+
 // TakeOver makes the owner of r.Epoch the owner of the folder. An equal epoch that
 // does not join was drawn twice and is refused. It returns m itself when nothing changes.
 func (m *Manifest) TakeOver(r connectors.SessionRequest) (*Manifest, error) {
@@ -217,6 +223,12 @@ func (m *Manifest) Commit(epoch messages.Epoch, c Commit) (*Manifest, error) {
 	}
 	if r.Token != c.From.Token {
 		return nil, &connectors.FencedError{Registered: r.Token}
+	}
+	if r.Version == c.Next.Version { // by us: it was published, and nobody could tell
+		return nil, &connectors.Error{
+			Op: "commit", Kind: connectors.KindTransient, Commit: connectors.CommitUnknown, Code: messages.CodeDest,
+			Err: fmt.Errorf("part %s is at commit %d already", id, r.Version.Commit),
+		}
 	}
 	if r.Version != c.From.Version || r.Final {
 		return nil, internal("commit", fmt.Errorf("part %s is at commit %d (final: %t), the writer at %d", id, r.Version.Commit, r.Final, c.From.Version.Commit))
