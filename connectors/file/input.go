@@ -43,7 +43,8 @@ type fingerprint struct {
 // input is an open file, as its decompressed bytes.
 type input struct {
 	disk        *os.File
-	r           io.Reader // decompressed, from where open left it
+	raw         *io.SectionReader // of disk, as long as it was when it was opened: what is added later is not read
+	r           io.Reader         // decompressed, from where open left it
 	format      string
 	compression string
 	mark        fingerprint
@@ -75,6 +76,7 @@ func (in *input) start(path, format, compression string) error {
 	if in.mark, err = fingerprintOf(in.disk, info.Size()); err != nil {
 		return sourceError("read the file", path, err)
 	}
+	in.raw = io.NewSectionReader(in.disk, 0, info.Size())
 	head := make([]byte, 8)
 	n, err := in.disk.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -95,19 +97,19 @@ func (in *input) start(path, format, compression string) error {
 func (in *input) decompress() error {
 	switch in.compression {
 	case CompressionGzip:
-		z, err := gzip.NewReader(bufio.NewReaderSize(in.disk, chunkBytes/4))
+		z, err := gzip.NewReader(bufio.NewReaderSize(in.raw, chunkBytes/4))
 		if err != nil {
 			return fmt.Errorf("gzip: %w", err)
 		}
 		in.r, in.unzip = z, func() { _ = z.Close() } // nothing is written
 	case CompressionZstd:
-		z, err := zstd.NewReader(in.disk, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindowMax))
+		z, err := zstd.NewReader(in.raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindowMax))
 		if err != nil {
 			return fmt.Errorf("zstd: %w", err)
 		}
 		in.r, in.unzip = z, z.Close
 	default:
-		in.r = in.disk
+		in.r = in.raw
 	}
 	return nil
 }
@@ -120,7 +122,7 @@ func (in *input) detect(path string) error {
 		return damaged(path, 0, err)
 	}
 	if in.unzip == nil {
-		if _, err := in.disk.Seek(0, io.SeekStart); err != nil {
+		if _, err := in.raw.Seek(0, io.SeekStart); err != nil {
 			return sourceError("read the file", path, err)
 		}
 	} else {
@@ -137,6 +139,23 @@ func (in *input) detect(path string) error {
 	if in.format == "" {
 		return refused("tell the format of the file", messages.CodeDocValue, messages.Place{File: path},
 			"Set `format:`, or a narrower `path:` that leaves this file out.", errors.New("neither its content nor its name says what it is"))
+	}
+	return nil
+}
+
+// unchanged refuses a file that was written while it was read: what was read of it is
+// neither the one content nor the other.
+func (in *input) unchanged(path string) error {
+	info, err := in.disk.Stat()
+	if err != nil {
+		return sourceError("look at the file", path, err)
+	}
+	mark, err := fingerprintOf(in.disk, info.Size())
+	if err != nil {
+		return sourceError("read the file", path, err)
+	}
+	if mark != in.mark {
+		return changedSince(path, "opened")
 	}
 	return nil
 }

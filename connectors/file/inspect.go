@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 
@@ -391,7 +390,7 @@ func (in *input) readerAt(path string) (*io.SectionReader, error) {
 		return nil, refused("read the file", messages.CodeNotAvailable, messages.Place{File: path}, "Decompress the file.",
 			fmt.Errorf("a %s file cannot be read inside %s", in.format, in.compression))
 	}
-	return io.NewSectionReader(in.disk, 0, min(in.mark.Size, math.MaxInt64)), nil
+	return io.NewSectionReader(in.disk, 0, in.mark.Size), nil
 }
 
 var errNoMagic = errors.New("it does not begin with the bytes of its format")

@@ -89,7 +89,7 @@ func decide(spec connectors.StreamSpec, b before, files []found) (decision, erro
 		return decision{}, err
 	}
 	if spec.Fresh {
-		return decision{number: next, files: files, history: h.reset(b, splits, spec.Mode, true)}, nil
+		return decision{number: next, files: files, history: h.reset(b, splits, spec.Mode)}, nil
 	}
 	if b.status.Finished {
 		h.Files, h.Before = h.with(b.read(splits)), nil
@@ -105,15 +105,18 @@ func decide(spec connectors.StreamSpec, b before, files []found) (decision, erro
 	return resume(spec, b, h, splits, files)
 }
 
-// reset is the memory of a load that reads everything again.
-func (h history) reset(b before, splits []split, mode connectors.WriteMode, forget bool) history {
-	if mode != connectors.ModeReplace || forget {
+// reset is the memory of a load that reads everything again. Until a replace has
+// swapped, what earlier loads wrote stands in the target.
+func (h history) reset(b before, splits []split, mode connectors.WriteMode) history {
+	switch {
+	case mode != connectors.ModeReplace:
 		return history{}
-	}
-	if b.status.Finished {
+	case b.status.Finished:
 		return history{Before: h.with(b.read(splits))}
+	case b.status.Mode == connectors.ModeReplace:
+		return history{Before: h.Before}
 	}
-	return history{Before: slices.Concat(h.Files, h.Before)}
+	return history{Before: h.with(b.begun(splits))}
 }
 
 // resume decides about a load that is not finished.
@@ -142,13 +145,16 @@ func resume(spec connectors.StreamSpec, b before, h history, splits []split, fil
 	case was == connectors.ModeReplace && spec.Mode != connectors.ModeReplace:
 		// nothing of that load was ever visible: what was remembered before it counts
 		h = history{Files: h.Before}
+		if spec.Mode == connectors.ModeUpsert { // reads a file again without harm
+			h.Files = slices.DeleteFunc(h.Files, func(f remembered) bool { return f.Partly })
+		}
 		fresh, err := unread(h, files)
 		if err != nil || len(fresh) == 0 {
 			return decision{}, err
 		}
 		return decision{number: next, files: fresh, history: h}, nil
 	case was != connectors.ModeReplace && spec.Mode == connectors.ModeReplace:
-		return decision{number: next, files: files, history: h.reset(b, splits, spec.Mode, false)}, nil
+		return decision{number: next, files: files, history: h.reset(b, splits, spec.Mode)}, nil
 	case bad == "":
 		d := decision{number: b.status.ID.Number, resume: true, history: h}
 		d.more = hasMore(h, planned, files)
@@ -176,18 +182,21 @@ func resume(spec connectors.StreamSpec, b before, h history, splits []split, fil
 // unread returns the files that no finished load has read. One that was read and
 // is not the same any more is refused: it can be neither skipped nor read twice.
 func unread(h history, files []found) ([]found, error) {
-	known := make(map[string]fingerprint, len(h.Files))
+	known := make(map[string]remembered, len(h.Files))
 	for _, f := range h.Files {
-		known[f.Path] = f.fingerprint
+		known[f.Path] = f
 	}
 	var out []found
 	for _, f := range files {
-		mark, ok := known[f.path]
-		if !ok {
+		was, ok := known[f.path]
+		switch {
+		case !ok:
 			out = append(out, f)
-			continue
-		}
-		if mark != f.mark {
+		case was.Partly:
+			return nil, refused("compare the file with what is known of it", messages.CodeSourceChanged, messages.Place{File: f.path},
+				"Let a load with `write_mode: replace` finish, or load again with `--full-refresh`.",
+				fmt.Errorf("%d rows of it are in the target, by a load that was given up for a replace", was.Rows))
+		case was.fingerprint != f.mark:
 			return nil, changedSince(f.path, "read by a finished load")
 		}
 	}
@@ -221,6 +230,19 @@ func (b before) read(splits []split) []remembered {
 	out := make([]remembered, len(splits))
 	for i, s := range splits {
 		out[i] = remembered{Path: s.Path, fingerprint: s.fingerprint, Rows: b.receipts[b.parts[i].ID].Rows.Read}
+	}
+	return out
+}
+
+// begun is what an unfinished load has left in the target: the files that it has read,
+// whole or partly.
+func (b before) begun(splits []split) []remembered {
+	var out []remembered
+	for i, f := range b.read(splits) {
+		r := b.receipts[b.parts[i].ID]
+		if f.Partly = !r.Final; r.Version.Commit > 0 {
+			out = append(out, f)
+		}
 	}
 	return out
 }

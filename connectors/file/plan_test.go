@@ -1,13 +1,16 @@
 package file
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/conntest"
 	"rapidbyte.io/node/messages"
 )
 
@@ -191,6 +194,31 @@ func TestGivenUpReplaceForgetsNothing(t *testing.T) {
 	require.Empty(t, p.mustScan(connectors.ModeAppend).Loads, "a finished replace has read both")
 }
 
+// Rows that an unfinished append has committed stand in the target until a replace has
+// swapped: one that is given up leaves them there, and they are not read again.
+func TestReplaceOfAnUnfinishedAppendForgetsNothing(t *testing.T) {
+	for _, fresh := range []bool{false, true} {
+		p := newPast(t)
+		for _, name := range []string{"a.csv", "b.csv", "c.csv"} {
+			p.put(name, "v\n1\n")
+		}
+		p.begun(p.mustScan(connectors.ModeAppend), false, "s/a.csv")
+		p.known.Receipts[2].Version.Commit = 0 // c is untouched
+		replace, err := p.scan(connectors.ModeReplace, fresh)
+		require.NoError(t, err)
+		require.Equal(t, []string{"s/a.csv", "s/b.csv", "s/c.csv"}, partIDs(replace))
+		p.begun(replace, false)
+
+		_, err = p.scan(connectors.ModeAppend, false)
+		e := coded(t, err, messages.CodeSourceChanged, connectors.KindConfig)
+		require.Contains(t, e.Place.File, "b.csv", "its rows are there in part")
+		require.Contains(t, e.Error(), "7 rows of it are in the target")
+		require.Equal(t, []string{"s/b.csv", "s/c.csv"}, partIDs(p.mustScan(connectors.ModeUpsert)), "b is read again without harm")
+		require.NoError(t, os.Remove(filepath.Join(p.dir, "b.csv")))
+		require.Equal(t, []string{"s/c.csv"}, partIDs(p.mustScan(connectors.ModeAppend)))
+	}
+}
+
 func TestTypesOfEarlierLoadsStayWhereTheyFit(t *testing.T) {
 	p := newPast(t)
 	p.put("a.csv", "f,z,n\n1.5,007,1\n")
@@ -248,6 +276,54 @@ func TestChangedFileIsNotOpened(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(p.dir, "a.csv")))
 	_, err = p.src.Open(t.Context(), connectors.ReadRequest{Part: part})
 	coded(t, err, messages.CodeSourceMissing, connectors.KindConfig)
+}
+
+// A file that is written while it is read: what was added is not read, and the part
+// does not end, whatever the format would say of the rest.
+func TestFileThatChangesWhileItIsReadHasNoEnd(t *testing.T) {
+	zipped := func(text string) string { return string(gzipped(t, []byte(text))) }
+	for _, c := range []struct {
+		name   string
+		zipped bool
+		change func(content string) string
+	}{
+		{"grows", false, func(s string) string { return s + "999\n" }},
+		{"shrinks", false, func(s string) string { return s[:len(s)-4] }},
+		{"is emptied", false, func(string) string { return "" }},
+		{"grows by a member", true, func(s string) string { return s + zipped("999\n") }},
+		{"is rewritten", true, func(s string) string { return zipped("v\n"+strings.Repeat("9\n", 8)) + s }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPast(t)
+			content := "v\n" + strings.Repeat("101\n", 1000)
+			if c.zipped { // known by its first bytes
+				content = zipped(content)
+			}
+			p.put("a.csv", content)
+			part := p.mustScan(connectors.ModeAppend).Loads[0].Parts[0]
+			r, err := p.src.Open(t.Context(), connectors.ReadRequest{Part: part, Limits: connectors.Limits{BatchRows: 10, BatchBytes: 1 << 20, RowBytes: 1 << 20}})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, r.Close(t.Context())) }()
+			read := int64(0)
+			e := &conntest.Emitter{Sink: func(_ context.Context, it messages.Item) error {
+				switch it := it.(type) {
+				case messages.Batch:
+					if read == 0 {
+						p.put("a.csv", c.change(content))
+					}
+					read += it.Rows.Len()
+					it.Rows.Release()
+				case messages.Barrier:
+					require.NotEqual(t, messages.BarrierEnd, it.Kind)
+				case messages.SchemaChange, messages.Truncate, messages.Rejected:
+					require.Fail(t, "a file has rows only", "%T", it)
+				}
+				return nil
+			}}
+			coded(t, r.Read(t.Context(), e), messages.CodeSourceChanged, connectors.KindConfig)
+			require.LessOrEqual(t, read, int64(1000))
+		})
+	}
 }
 
 func TestConfigurationProblemsAreAllNamed(t *testing.T) {

@@ -155,6 +155,9 @@ func (r *reader) Read(ctx context.Context, out connectors.Emitter) error {
 			return err
 		}
 	}
+	if err := r.in.unchanged(r.split.Path); err != nil {
+		return r.cause(ctx, err)
+	}
 	if err := out.Barrier(ctx, messages.BarrierEnd, messages.Position{At: e.at}); err != nil && !errors.Is(err, connectors.ErrDraining) {
 		return err
 	}

@@ -87,11 +87,12 @@ type history struct {
 	Before []remembered `json:"before,omitempty"`
 }
 
-// remembered is a file that was read to its end.
+// remembered is a file that was read.
 type remembered struct {
 	Path string `json:"path"`
 	fingerprint
-	Rows int64 `json:"rows"`
+	Rows   int64 `json:"rows"`
+	Partly bool  `json:"partly,omitempty"` // not to its end
 }
 
 func (h history) encode() (json.RawMessage, error) {

@@ -131,10 +131,10 @@ func (r *textReader) addColumns(mem memory.Allocator, place func(*column)) {
 // negative when only the count is known.
 func (r *textReader) seek(rows, offset int64) error {
 	if offset >= 0 && r.in.unzip == nil && rows > 0 {
-		if _, err := r.in.disk.Seek(offset, io.SeekStart); err != nil {
+		if _, err := r.in.raw.Seek(offset, io.SeekStart); err != nil {
 			return sourceError("read the file", r.split.Path, err)
 		}
-		r.chunk = newChunk(r.in.disk, r.limits.RowBytes)
+		r.chunk = newChunk(r.in.raw, r.limits.RowBytes)
 		r.chunk.offset, r.rows = offset, rows
 		return nil
 	}
