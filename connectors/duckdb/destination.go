@@ -140,7 +140,7 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 	if err := checkFolder(path); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a folder of the user's data, as a shell would make it
+	if err := makePath(filepath.Dir(path), syncFolder); err != nil {
 		return nil, destError("create the folder of the database", connectors.KindConfig, messages.CodeDestDenied, path, err)
 	}
 	f, err := opened.acquire(ctx, d.cfg.Path, d.cfg.MaxMemory)

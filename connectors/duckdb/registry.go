@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -87,6 +88,11 @@ func (r *registry) acquire(ctx context.Context, path string, memory connectors.B
 	}
 	_, missing := os.Stat(key)
 	db, err := openPatiently(ctx, key, options(memory))
+	if err == nil && errors.Is(missing, fs.ErrNotExist) {
+		if err = syncFolder(filepath.Dir(key)); err != nil { // DuckDB syncs the file, not its name
+			db.Close()
+		}
+	}
 	if err != nil {
 		if errors.Is(missing, fs.ErrNotExist) && !isLocked(err) {
 			_ = os.Remove(key) // half a database would be taken for a damaged one
@@ -96,6 +102,31 @@ func (r *registry) acquire(ctx context.Context, path string, memory connectors.B
 	}
 	f.db = db
 	return f, nil
+}
+
+// makePath creates a folder and what is missing above it, and makes the new names
+// durable.
+func makePath(name string, sync func(dir string) error) error {
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		return err // nil too: what is there and no folder was refused before
+	}
+	parent := filepath.Dir(name)
+	if err := makePath(parent, sync); err != nil {
+		return err
+	}
+	if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // a folder of the user's data, as a shell would make it
+		return err
+	}
+	return sync(parent)
+}
+
+// syncFolder makes the names in a folder durable.
+func syncFolder(name string) error {
+	d, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // release closes the database with its last user; DuckDB then merges the
