@@ -92,7 +92,7 @@ type LoadStatus struct {
 	Finished bool            `json:"finished"`
 	Mode     WriteMode       `json:"mode,omitempty"` // an unfinished load does not change its mode
 	Identity string          `json:"identity,omitempty"`
-	Run      string          `json:"run,omitempty"` // that began it: a run that goes on does not load twice
+	Run      string          `json:"run,omitempty"`   // that began it: a run that goes on does not load twice
 	Shape    string          `json:"shape,omitempty"` // an unfinished load does not change it
 	History  json.RawMessage `json:"history,omitempty"`
 }

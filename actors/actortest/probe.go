@@ -1,7 +1,6 @@
 package actortest
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -28,7 +27,7 @@ const heldMax = 1 << 16 // messages that a probe keeps at most
 // System returns an actor system that ends with the test's bubble.
 func System(t testing.TB) *actor.ActorSystem {
 	t.Helper()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return quiet }))
 	t.Cleanup(func() {
 		sys.Shutdown()

@@ -126,8 +126,10 @@ func TestDoubledLateAndStaleAcksChangeNothing(t *testing.T) {
 		stale.Receipt.Part = "orders/9"
 		r.send(stale)
 		require.Equal(t, []any{
-			checkpoint.Reject{Err: checkpoint.ErrStaleAttempt}, checkpoint.Reject{Err: checkpoint.ErrStaleEpoch},
-			checkpoint.Reject{Err: checkpoint.ErrOtherPipeline}, checkpoint.Reject{Err: checkpoint.ErrUnknownPart},
+			checkpoint.Reject{Err: checkpoint.ErrStaleAttempt},
+			checkpoint.Reject{Err: checkpoint.ErrStaleEpoch},
+			checkpoint.Reject{Err: checkpoint.ErrOtherPipeline},
+			checkpoint.Reject{Err: checkpoint.ErrUnknownPart},
 		}, r.owner.Take())
 		require.EqualValues(t, 1, saves.Load())
 		require.Equal(t, []messages.Receipt{r.receipt(3, false)}, r.stored())

@@ -178,7 +178,7 @@ func (a *Actor) status() messages.StageStatus {
 		doing = fmt.Sprintf("committing barrier %d", m.Seq)
 	case messages.Batch:
 		doing = fmt.Sprintf("writing batch %d", m.Seq)
-	default:
+	case messages.SchemaChange, messages.Truncate, messages.Rejected:
 	}
 	return messages.StageStatus{
 		Part: a.cfg.Task.Part.ID, Token: a.cfg.Task.Token, Stage: connectors.StageDestination,

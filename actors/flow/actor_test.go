@@ -70,7 +70,8 @@ func barrier(seq messages.Seq, kind messages.BarrierKind) messages.Barrier {
 func TestEnqueueMergesPeriodicBarriersOnly(t *testing.T) {
 	var q []messages.Item
 	for _, it := range []messages.Item{
-		barrier(1, messages.BarrierPeriodic), barrier(2, messages.BarrierPeriodic), messages.Truncate{},
+		barrier(1, messages.BarrierPeriodic), barrier(2, messages.BarrierPeriodic),
+		messages.Truncate{},
 		barrier(4, messages.BarrierPeriodic), barrier(5, messages.BarrierDrain), barrier(6, messages.BarrierEnd),
 	} {
 		q = flow.Enqueue(q, it)

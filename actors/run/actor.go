@@ -113,11 +113,11 @@ func (a *Actor) Receive(c actor.Context) {
 	case checkpoint.PartDone:
 		a.progress.final(m.Part)
 		a.do(c, a.board.onFinal(m.Part))
-		a.settle(c)
+		a.settle()
 	case checkpoint.FinishLoad:
-		a.onFinishLoad(c, m.Load)
+		a.onFinishLoad(m.Load)
 	case checkpoint.Done:
-		a.onLoadDone(c, m.Load)
+		a.onLoadDone(m.Load)
 	case checkpoint.Reject: // a stale ack changed nothing
 	case checkpoint.SaveTrouble:
 		a.warn("the state store could not save, trying again: " + m.Failure.Why)
@@ -129,7 +129,7 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onChildFailed(c, m)
 	case wake:
 		a.do(c, a.board.onWake(m.part, m.token))
-		a.settle(c)
+		a.settle()
 	case tick:
 		a.onTick(c)
 	case deadline:
@@ -245,7 +245,7 @@ func (a *Actor) onJobDone(c actor.Context, d jobDone) {
 		a.onOpeningFailed(c, d)
 	}
 	a.feed()
-	a.settle(c)
+	a.settle()
 }
 
 // onOpeningFailed ends the run before any task lived; another go may help.
@@ -276,7 +276,7 @@ func (a *Actor) fail(c actor.Context, f messages.Failure) {
 	a.cancel()
 	a.queue = nil
 	a.do(c, a.board.abort())
-	a.settle(c)
+	a.settle()
 }
 
 func (a *Actor) warn(text string) {
@@ -303,7 +303,7 @@ func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
 		root, self := c.ActorSystem().Root, c.Self()
 		a.limit = time.AfterFunc(time.Until(m.Deadline), func() { root.Send(self, deadline{}) })
 	}
-	a.settle(c)
+	a.settle()
 }
 
 // onDeadline ends what the drain has not: it goes on from its receipt another time.
@@ -315,11 +315,11 @@ func (a *Actor) onDeadline(c actor.Context) {
 	a.cancel()
 	a.queue = nil
 	a.do(c, a.board.abort())
-	a.settle(c)
+	a.settle()
 }
 
 // settle closes the run when nothing can change any more.
-func (a *Actor) settle(c actor.Context) {
+func (a *Actor) settle() {
 	if a.phase >= phaseClosing || a.busy || len(a.queue) > 0 || !a.board.idle() || len(a.attempts) > 0 {
 		return
 	}
@@ -440,7 +440,7 @@ func (a *Actor) onStageFailed(c actor.Context, m messages.StageFailed) {
 		return
 	}
 	a.do(c, a.board.onFailed(m))
-	a.settle(c)
+	a.settle()
 }
 
 // onStopping ends all that is on its way. What arrives until Stopped starts nothing.

@@ -70,18 +70,21 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 	c.Send(a.checkpoint, checkpoint.OpenRun{Run: a.cfg.Run, Forget: forget, Recovered: ev})
 }
 
-// adopt goes on with the newest run that the destination's unfinished loads name, when
-// the state store has forgotten it: else what that run has finished would be loaded
-// again. The run's record is written before anything else, so that a store that has
-// anything has that too. Who starts over begins a run of his own.
+// adopt goes on with the newest run that unfinished loads of our streams name, when the
+// state store has none to go on with: it was lost, or a run over other streams has ended
+// the record. Else what that run has finished would be loaded again. An incremental
+// stream cannot be, and who starts over begins a run of his own.
 func (a *Actor) adopt(known connectors.Recovered) {
-	fresh := slices.ContainsFunc(a.cfg.Spec.Streams, func(s Stream) bool { return s.Fresh })
-	if fresh || len(a.cfg.State.Receipts) > 0 || len(a.cfg.State.Finished) > 0 {
+	if a.cfg.State.Run.ID != "" {
 		return
 	}
 	newest := ""
 	for _, l := range known.Loads {
-		if !l.Finished {
+		st, ok := a.cfg.Spec.stream(messages.StreamID(l.ID.Name))
+		if st.Fresh {
+			return
+		}
+		if ok && !l.Finished && st.Sync != connectors.SyncIncremental {
 			newest = max(newest, l.Run) // run IDs sort by time
 		}
 	}
@@ -220,7 +223,7 @@ func isFinal(known connectors.Recovered, p connectors.Part) bool {
 }
 
 // onFinishLoad: every part is final and persisted.
-func (a *Actor) onFinishLoad(c actor.Context, id messages.LoadID) {
+func (a *Actor) onFinishLoad(id messages.LoadID) {
 	l := a.load(id)
 	if l == nil || l.finishing || l.state != loadOpen || a.phase != phaseRunning || a.stopping {
 		return
@@ -268,7 +271,7 @@ func (a *Actor) giveUpLoad(c actor.Context, l *loadRun, f messages.Failure) {
 	a.do(c, a.board.failLoad(l.load.ID.Name))
 }
 
-func (a *Actor) onLoadDone(c actor.Context, id messages.LoadID) {
+func (a *Actor) onLoadDone(id messages.LoadID) {
 	l := a.load(id)
 	if l == nil || l.state != loadOpen {
 		return
@@ -278,7 +281,7 @@ func (a *Actor) onLoadDone(c actor.Context, id messages.LoadID) {
 	a.observe(messages.Event{
 		Kind: messages.EventStreamFinished, Stream: l.stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Bytes: r.Bytes,
 	})
-	a.settle(c)
+	a.settle()
 }
 
 func (a *Actor) load(id messages.LoadID) *loadRun {

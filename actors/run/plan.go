@@ -49,7 +49,26 @@ func (s Spec) plan(p connectors.Plan, known connectors.Recovered, run string) ([
 		one.load.Run = run
 		out = append(out, one)
 	}
-	return out, warnings, nil
+	return out, warnings, s.checkNames(out)
+}
+
+// checkNames refuses a plan in which two parts or loads share a name: two tasks would
+// write under one receipt.
+func (s Spec) checkNames(ps []planned) error {
+	loads, parts := map[string]bool{}, map[messages.PartID]bool{}
+	for _, l := range ps {
+		if loads[l.load.ID.Name] {
+			return s.bug(fmt.Errorf("two loads are named %q", l.load.ID.Name))
+		}
+		loads[l.load.ID.Name] = true
+		for _, p := range l.load.Parts {
+			if parts[p.ID] {
+				return s.bug(fmt.Errorf("two parts are named %q", p.ID))
+			}
+			parts[p.ID] = true
+		}
+	}
+	return nil
 }
 
 // begun returns the spec for one more go of a run: what the run has begun to load
@@ -89,11 +108,11 @@ func (s Spec) loaded(l connectors.Load, known connectors.Recovered, run string) 
 func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Recovered) (planned, string, error) {
 	one := planned{inputs: map[messages.StreamID][]connectors.StreamPlan{}, stream: messages.StreamID(l.ID.Name)}
 	if len(l.Streams) == 0 {
-		return one, "", s.bug("plan load", fmt.Errorf("load %q has no stream", l.ID.Name))
+		return one, "", s.bug(fmt.Errorf("load %q has no stream", l.ID.Name))
 	}
 	first, ok := s.stream(l.Streams[0].Stream)
 	if !ok {
-		return one, "", s.bug("plan load", fmt.Errorf("stream %q was not asked for", l.Streams[0].Stream))
+		return one, "", s.bug(fmt.Errorf("stream %q was not asked for", l.Streams[0].Stream))
 	}
 	l.Mode, l.Identity = first.Mode, identity
 	one.reads = l.Streams
@@ -101,7 +120,7 @@ func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Reco
 	for _, sp := range l.Streams {
 		spec, ok := s.stream(sp.Stream)
 		if !ok {
-			return one, "", s.bug("plan load", fmt.Errorf("stream %q was not asked for", sp.Stream))
+			return one, "", s.bug(fmt.Errorf("stream %q was not asked for", sp.Stream))
 		}
 		inputs, err := s.inputs(sp)
 		if err != nil {
@@ -154,12 +173,12 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 	before := known.Loads[i]
 	if l.Continuity == "" {
 		if l.ID.Number <= before.ID.Number {
-			return "", s.bug("plan load", fmt.Errorf("load %d of %q is not above %d", l.ID.Number, l.ID.Name, before.ID.Number))
+			return "", s.bug(fmt.Errorf("load %d of %q is not above %d", l.ID.Number, l.ID.Name, before.ID.Number))
 		}
 		return "", nil
 	}
 	if before.ID != l.ID || before.Finished {
-		return "", s.bug("plan load", fmt.Errorf("load %d of %q is not the unfinished one", l.ID.Number, l.ID.Name))
+		return "", s.bug(fmt.Errorf("load %d of %q is not the unfinished one", l.ID.Number, l.ID.Name))
 	}
 	at := messages.Place{Pipeline: s.Pipeline, Stream: messages.StreamID(l.ID.Name), Stage: connectors.StageSource}
 	untouched := !touched(known, l.ID)
@@ -303,6 +322,6 @@ func (s Spec) Specs() []connectors.StreamSpec {
 	return out
 }
 
-func (s Spec) bug(op string, err error) error {
-	return &connectors.Error{Op: op, Kind: connectors.KindInternal, Commit: connectors.CommitNone, Place: messages.Place{Pipeline: s.Pipeline}, Err: err}
+func (s Spec) bug(err error) error {
+	return &connectors.Error{Op: "plan load", Kind: connectors.KindInternal, Commit: connectors.CommitNone, Place: messages.Place{Pipeline: s.Pipeline}, Err: err}
 }

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -58,15 +59,7 @@ func (s Spec) mem() memory.Allocator {
 
 // appliesTo reports whether the step changes the stream.
 func (t Transform) appliesTo(s messages.StreamID) bool {
-	if len(t.Streams) == 0 {
-		return true
-	}
-	for _, id := range t.Streams {
-		if id == s {
-			return true
-		}
-	}
-	return false
+	return len(t.Streams) == 0 || slices.Contains(t.Streams, s)
 }
 
 // Resources bound a run. They change how fast it is, never what is written.

@@ -178,7 +178,7 @@ func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
 	delete(a.attempts, t.part.ID)
 	a.observe(messages.Event{Kind: messages.EventTaskEnded, Stream: a.progress.streamOf(t.part.ID), Part: t.part.ID, Token: t.token})
 	a.do(c, a.board.onGone(t.part.ID, t.token))
-	a.settle(c)
+	a.settle()
 }
 
 // onTick asks every stage what it does, reports progress and ends what stalls.

@@ -72,15 +72,15 @@ func (a *Actor) Receive(c actor.Context) {
 func (a *Actor) onMessage(c actor.Context, m messages.ToTransform) {
 	switch m := m.(type) {
 	case messages.Batch:
-		a.onItem(c, m)
+		a.onItem(m)
 	case messages.SchemaChange:
-		a.onItem(c, m)
+		a.onItem(m)
 	case messages.Truncate:
-		a.onItem(c, m)
+		a.onItem(m)
 	case messages.Rejected:
-		a.onItem(c, m)
+		a.onItem(m)
 	case messages.Barrier:
-		a.onItem(c, m)
+		a.onItem(m)
 	case messages.Demand:
 		if a.cfg.Task.Owns(m.Part, m.Token) {
 			a.gate.OnDemand(c, m)
@@ -111,7 +111,7 @@ func (a *Actor) grant(c actor.Context, w flow.Window) {
 	c.Send(a.up, messages.Demand{Part: a.cfg.Task.Part.ID, Token: a.cfg.Task.Token, Batches: w.Batches, Bytes: w.Bytes})
 }
 
-func (a *Actor) onItem(c actor.Context, item messages.Item) {
+func (a *Actor) onItem(item messages.Item) {
 	s := flow.StampOf(item)
 	if !a.cfg.Task.Owns(s.Part, s.Token) || a.state == stateFailed {
 		return // the register still holds what it carries

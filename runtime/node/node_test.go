@@ -124,7 +124,7 @@ func TestRunMovesEveryRowOnce(t *testing.T) {
 				require.EqualValues(t, 1000, r.Streams[0].RowsWritten)
 				require.Positive(t, r.Streams[0].Bytes)
 				require.Len(t, w.state(t).Finished, 2)
-				require.Zero(t, w.state(t).Run.ID, "the run has ended")
+				require.Empty(t, w.state(t).Run.ID, "the run has ended")
 			})
 		})
 	}

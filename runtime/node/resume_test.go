@@ -80,6 +80,65 @@ func TestLostStateGoesOnWithTheNewestUnfinishedRun(t *testing.T) {
 	})
 }
 
+// A run over some streams ends the record of one that left others unfinished. What is
+// unfinished goes on all the same, and a crash on the way doubles nothing.
+func TestUnfinishedRunGoesOnAfterARunOverOtherStreams(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("a", 200), conntest.Numbers("b", 2_000), conntest.Numbers("c", 10))
+		w.spec.Resources.Tasks = 4
+		restore := w.only("a", "b")
+		w.dst.WriteFn = conntest.Delay(time.Second)
+		drain := func(n *node.Node) { time.Sleep(1500 * time.Millisecond); n.Drain("test") }
+		require.Equal(t, messages.RunDrained, w.run(t, drain).State)
+		restore()
+		restore = w.only("c")
+		require.Equal(t, messages.RunCompleted, w.run(t, nil).State)
+		restore()
+		restore = w.only("a", "b")
+
+		n := node.Start(node.Options{})
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(5*time.Second, cancel)
+		require.Equal(t, messages.RunDrained, n.Run(ctx, w.spec, w.store).State)
+		n.Stop()
+		time.Sleep(2 * time.Second)
+		require.True(t, w.dst.Finished("p", messages.LoadID{Name: "a", Number: 1}))
+		require.False(t, w.dst.Finished("p", messages.LoadID{Name: "b", Number: 1}))
+
+		w.dst.WriteFn = nil
+		require.Nil(t, w.run(t, nil).Failure)
+		w.requireSame(t)
+		restore()
+	})
+}
+
+// twins gives two parts one name.
+type twins struct{ *conntest.MemorySource }
+
+type twinScan struct{ connectors.Scan }
+
+func (s twins) Scan(ctx context.Context, r connectors.ScanRequest) (connectors.Scan, error) {
+	scan, err := s.MemorySource.Scan(ctx, r)
+	return twinScan{scan}, err
+}
+
+func (s twinScan) Plan() connectors.Plan {
+	p := s.Scan.Plan()
+	p.Loads[0].Parts[1].ID = p.Loads[0].Parts[0].ID
+	return p
+}
+
+func TestTwoPartsOfOneNameAreRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 100))
+		w.spec.Source = twins{w.src}
+		r := w.run(t, nil)
+		require.Equal(t, messages.CodeInternal, r.Failure.Code)
+		require.Contains(t, r.Failure.Why, "orders/0")
+		require.Empty(t, w.dst.Rows("orders"))
+	})
+}
+
 // A full refresh starts a stream over once per run, not once per go of the run.
 func TestFullRefreshIsNotDoneTwiceByOneRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -64,16 +64,17 @@ func (g *gremlin) note(what string) {
 // hook fails, panics, delays or hangs one call in n.
 func (g *gremlin) hook(name string, n int) conntest.Hook {
 	return func(ctx context.Context, c conntest.Call) error {
+		fails, panics, waits, hangs := g.roll(n), g.panics && g.roll(2*n), g.roll(n), g.roll(3*n)
 		switch {
-		case g.roll(n):
+		case fails:
 			g.note(name + " failed")
 			return transient(name)
-		case g.panics && g.roll(2*n):
+		case panics:
 			g.note(name + " panicked")
 			panic(name)
-		case g.roll(n):
+		case waits:
 			return conntest.Delay(time.Second)(ctx, c)
-		case g.roll(3 * n):
+		case hangs:
 			g.note(name + " hung")
 			return conntest.Hang()(ctx, c)
 		}
@@ -186,10 +187,11 @@ func (g *gremlin) goOnce(t *testing.T, w *world, seed uint64) messages.RunResult
 	defer n.Stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	stop, drain := g.roll(3), g.roll(3)
 	switch {
-	case g.roll(3):
+	case stop:
 		defer time.AfterFunc(time.Duration(g.rng.IntN(4000))*time.Millisecond, func() { g.note("stopped at once"); cancel() }).Stop()
-	case g.roll(3):
+	case drain:
 		defer time.AfterFunc(time.Duration(g.rng.IntN(4000))*time.Millisecond, func() { g.note("drained"); n.Drain("soak") }).Stop()
 	}
 	return n.Run(ctx, w.spec, w.store)
