@@ -83,6 +83,7 @@ var errReaderClosed = errors.New("the reader was closed")
 func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	r.reading.Lock()
 	defer r.reading.Unlock()
+	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.state.Lock()
@@ -90,6 +91,9 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	r.cancel = cancel
 	r.state.Unlock()
 	if closed || r.db == nil {
+		if caller.Err() != nil {
+			return context.Cause(caller)
+		}
 		return errReaderClosed
 	}
 	p := &pass{reader: r, out: out, next: r.from}
@@ -97,6 +101,8 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	switch {
 	case p.emitted != nil && errors.Is(p.emitted, connectors.ErrDraining):
 		return nil
+	case caller.Err() != nil && (errors.Is(p.emitted, errReaderClosed) || errors.Is(err, errReaderClosed)):
+		return context.Cause(caller) // Close answered the cancellation before it got here
 	case p.emitted != nil:
 		return p.emitted
 	}
