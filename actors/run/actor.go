@@ -30,6 +30,7 @@ type Actor struct {
 	held       *held                // the worker's, and ours when it has been joined
 	known      connectors.Recovered // what session found
 	checkpoint *actor.PID
+	marked     bool // the run's record is in the state store
 	bereft     bool // the checkpoint actor has terminated
 	concluding bool // Conclude waits for its answer
 	loads      []*loadRun
@@ -375,9 +376,14 @@ func (a *Actor) end(c actor.Context) {
 	c.Send(c.Parent(), e)
 }
 
-// onConclude closes the record, under the ID that the run has gone on under.
+// onConclude closes the record, under the ID that the run has gone on under. A run that
+// has not come as far as its first record leaves nothing to go on with: an open record of
+// it would hide the run that unfinished loads name.
 func (a *Actor) onConclude(c actor.Context, m Conclude) {
 	m.Run.ID = a.cfg.Run.ID
+	if !a.marked && a.cfg.State.Run.ID == "" && m.Run.Ended.IsZero() {
+		m.Run.Ended = time.Now().UTC()
+	}
 	a.concluding = true
 	if a.bereft {
 		a.onBereft(c)

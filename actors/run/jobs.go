@@ -130,8 +130,11 @@ func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 			a.again = Retryable(f)
 		}
 		a.fail(c, f)
-	case !a.stopping && !a.draining:
-		a.enqueue(a.scanJob(a.known))
+	default:
+		a.marked = true
+		if !a.stopping && !a.draining {
+			a.enqueue(a.scanJob(a.known))
+		}
 	}
 }
 
