@@ -127,7 +127,7 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 
 func (m *Machine) onBegan(ev Began) []Effect {
 	if l := m.loads[ev.Load.Name]; l != nil && l.id.Number >= ev.Load.Number {
-		return nil // begun before the crash; Recovered told us
+		return m.finish() // begun before the crash, and perhaps complete; Recovered told us
 	}
 	maps.DeleteFunc(m.parts, func(_ messages.PartID, p *part) bool { return p.durable.Load == ev.Load.Name })
 	m.loads[ev.Load.Name] = &load{id: ev.Load}
