@@ -17,11 +17,6 @@ type ToTransform interface{ toTransform() }
 //sumtype:decl
 type ToDestination interface{ toDestination() }
 
-// ToCheckpoint is what a checkpoint actor accepts from stages.
-//
-//sumtype:decl
-type ToCheckpoint interface{ toCheckpoint() }
-
 // ToRun is what a run actor accepts from stages and from its pipeline.
 //
 //sumtype:decl
@@ -110,8 +105,6 @@ func (Barrier) toDestination()             {}
 func (AckWanted) toDestination()           {}
 func (CheckpointCommitted) toDestination() {}
 func (Inspect) toDestination()             {}
-
-func (DestinationAck) toCheckpoint() {}
 
 func (Opened) toRun()      {}
 func (TaskEnded) toRun()   {}

@@ -27,7 +27,10 @@ type Config struct {
 	Done    func(messages.RunResult) // called once, from the actor
 }
 
-const raisesMax = 3 // epochs drawn because a destination had met a higher one
+const (
+	raisesMax      = 3                // epochs drawn because a destination had met a higher one
+	acquireTimeout = 30 * time.Second // of drawing an epoch and loading the state
+)
 
 // Actor owns a pipeline.
 type Actor struct {
@@ -137,6 +140,8 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 	store, p, mine := a.cfg.Store, a.cfg.Spec.Pipeline, a.epoch
 	a.worker = flow.Go(func(ctx context.Context) {
 		var m acquired
+		ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
+		defer cancel()
 		if m.err = stillOwner(ctx, store, p, mine); m.err == nil {
 			m.epoch, m.err = store.Acquire(ctx, p, floor)
 		}

@@ -240,7 +240,8 @@ func (a *Actor) onJobDone(c actor.Context, d jobDone) {
 		if d.then != nil {
 			d.then(c)
 		}
-	case d.name == jobClose:
+	case d.name == jobClose: // every receipt is durable already: the run's outcome stands
+		a.warn("giving back the source and the destination failed: " + d.err.Error())
 		a.end(c)
 	case a.phase == phaseOpening && !a.draining:
 		a.onOpeningFailed(c, d)

@@ -75,7 +75,7 @@ type Resources struct {
 }
 
 const (
-	batchBytesBest = 8 << 20 // larger batches gain nothing and cost memory (docs/BENCHMARKS.md)
+	batchBytesBest = 8 << 20 // larger batches cost memory and save little of a hop (bench/README.md)
 	batchBytesMin  = 64 << 10
 	batchRowsBest  = 8192 // 4k-16k rows are best
 )

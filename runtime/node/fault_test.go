@@ -346,3 +346,30 @@ func TestCrashBehindTheLastMarkCompletesOnce(t *testing.T) {
 		w.requireSame(t)
 	})
 }
+
+// stubborn is a destination whose sessions do not close cleanly.
+type stubborn struct{ *conntest.MemoryDestination }
+
+type stubbornSession struct{ connectors.Session }
+
+func (d stubborn) Open(ctx context.Context, r connectors.SessionRequest) (connectors.Session, error) {
+	s, err := d.MemoryDestination.Open(ctx, r)
+	return stubbornSession{s}, err
+}
+
+func (s stubbornSession) Close(ctx context.Context) error {
+	return errors.Join(s.Session.Close(ctx), errors.New("the log could not be folded"))
+}
+
+func TestACloseThatFailsIsToldAndChangesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 100))
+		w.spec.Destination = stubborn{w.dst}
+		r := w.run(t, nil)
+		require.Nil(t, r.Failure)
+		require.Equal(t, messages.RunCompleted, r.State)
+		require.Len(t, r.Warnings, 1)
+		require.Contains(t, r.Warnings[0], "the log could not be folded")
+		w.requireSame(t)
+	})
+}

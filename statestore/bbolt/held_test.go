@@ -30,7 +30,7 @@ func TestAHeldStoreNamesItsHolderInTime(t *testing.T) {
 	require.ErrorContains(t, err, pid+" ("+program+"), since 20")
 	require.ErrorContains(t, err, path)
 	require.GreaterOrEqual(t, took, bbolt.DefaultTimeout-100*time.Millisecond)
-	require.Less(t, took, bbolt.DefaultTimeout+10*time.Second, "a busy machine is slow, but the wait has an end")
+	require.Less(t, took, bbolt.DefaultTimeout+500*time.Millisecond)
 
 	require.NoError(t, os.Truncate(path+".lock", 0)) // the holder could not write it: full disk
 	err = openError(t, bbolt.Config{Path: path, Timeout: 50 * time.Millisecond})
@@ -39,7 +39,7 @@ func TestAHeldStoreNamesItsHolderInTime(t *testing.T) {
 	c.kill()
 	begin = time.Now()
 	require.NoError(t, open(t, path).Close(), "a killed process holds nothing")
-	require.Less(t, time.Since(begin), 10*time.Second)
+	require.Less(t, time.Since(begin), time.Second)
 }
 
 func TestAHeldStoreIsOpenedAsSoonAsItIsFree(t *testing.T) {
@@ -48,10 +48,10 @@ func TestAHeldStoreIsOpenedAsSoonAsItIsFree(t *testing.T) {
 	c.line(t, "holding")
 	time.AfterFunc(300*time.Millisecond, func() { _ = c.stdin.Close() })
 	begin := time.Now()
-	s, err := bbolt.Open(t.Context(), bbolt.Config{Path: path, Timeout: 2 * time.Minute})
+	s, err := bbolt.Open(t.Context(), bbolt.Config{Path: path})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	require.Less(t, time.Since(begin), time.Minute, "not at the end of the timeout")
+	require.Less(t, time.Since(begin), 1500*time.Millisecond)
 }
 
 func TestAStoreHeldByAnotherProgramNamesIt(t *testing.T) {

@@ -125,7 +125,7 @@ func TestInterruptedRunSaysWhy(t *testing.T) {
 			_, err = stmt.Exec(ctx)
 		}
 		require.ErrorIs(t, err, cause)
-		require.Less(t, time.Since(began), 20*time.Second, "the query takes days")
+		require.Less(t, time.Since(began), 5*time.Second)
 		stmt.Close()
 		_, err = c.Rows(ctx, "SELECT 1")
 		require.ErrorIs(t, err, cause, "an ended context starts nothing")
