@@ -26,6 +26,7 @@ type SessionRequest struct {
 	Pipeline messages.PipelineID
 	Epoch    messages.Epoch
 	Join     bool   // a further session of the same owner: Epoch is registered already, and nothing changes
+	Run      string // that opens the session; for metadata columns
 	Store    string // identity of the state store; another one is refused (CodeDestForeign) ..
 	Adopt    bool   // .. unless the operator says that the other store is gone for good
 }
@@ -121,4 +122,18 @@ type Remover interface {
 type Forgetful interface {
 	// Forgets reports whether it does.
 	Forgets() bool
+}
+
+// DeadLetterBox is implemented by a Destination that keeps dead letters.
+type DeadLetterBox interface {
+	// DeadLetters returns what q selects, oldest first. Changes nothing.
+	DeadLetters(ctx context.Context, q DeadLetterQuery) ([]DeadLetter, error)
+
+	// Purge removes what q selects and returns how many those were.
+	Purge(ctx context.Context, q DeadLetterQuery) (int64, error)
+
+	// Replay writes what q selects into its targets, with the load's write mode, each
+	// row and the removal of its dead letter in one transaction. A row that fails again
+	// stays.
+	Replay(ctx context.Context, q DeadLetterQuery) (Replayed, error)
 }
