@@ -36,6 +36,9 @@ const (
 	CodeRowTooLarge   Code = "RB-1002"
 	CodeValueRange    Code = "RB-1003"
 	CodeFileDamaged   Code = "RB-1004"
+	CodeRowRefused    Code = "RB-1005"
+	CodeRowsTooMany   Code = "RB-1006"
+	CodeRowsSwallowed Code = "RB-1007"
 	CodeDocSyntax     Code = "RB-2001"
 	CodeDocKey        Code = "RB-2002"
 	CodeDocValue      Code = "RB-2003"
@@ -141,6 +144,9 @@ var catalogue = []CodeInfo{
 	{CodeRowTooLarge, "A row is larger than max_row_bytes", "One row is over the limit. The run stopped before it.", "Raise `resources.max_row_bytes`, and `max_memory` with it, or leave the column out."},
 	{CodeValueRange, "A value does not fit its target", "A value cannot be represented in the destination's type. It was not changed or cut; the commit that held it was not made.", "Cast the column in a transform, or change the type in the destination."},
 	{CodeFileDamaged, "A file is damaged", "A file is truncated or malformed. Whole batches before the damage may be committed; nothing behind it was read.", "Restore the file and run again, or remove it from the pattern."},
+	{CodeRowRefused, "The destination refuses a row", "A constraint, a trigger or a type of the target does not accept a row. The commit that held it was not made.", "Mend the row or the target, or set `on_data_error: dlq` to set such rows aside, then run again: it resumes behind the last receipt."},
+	{CodeRowsTooMany, "Too many rows were set aside", "More rows could not be written than `max_dlq_rows` or `max_dlq_ratio` allow. The commit that would have exceeded the limit was not made.", "Look at the dead letters with `rapidbyte-node dlq list`, mend the cause or raise the limit, then run again."},
+	{CodeRowsSwallowed, "The target dropped rows silently", "Fewer rows arrived in the target than were written: a trigger or rule swallows them. The commit was rolled back.", "Remove or disable the trigger for the loading role, or load into another table."},
 	{CodeDocSyntax, "The document is not valid YAML", "The pipeline document could not be parsed. " + nothingMoved, "Mend the document at the given place."},
 	{CodeDocKey, "Unknown key", "The document has a key that means nothing here; it is refused so that a typing error is never silently ignored. " + nothingMoved, "Use the suggested spelling, or remove the key. `rapidbyte-node schema` prints all keys."},
 	{CodeDocValue, "Wrong value", "A value has the wrong type or is not one of the allowed ones. " + nothingMoved, "Use one of the values that the message lists."},
