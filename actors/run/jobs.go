@@ -25,7 +25,7 @@ const (
 // openJob fences older owners and reads the receipts.
 func (a *Actor) openJob() job {
 	req := connectors.SessionRequest{
-		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Store: a.cfg.Store.Identity(), Adopt: a.cfg.Spec.Adopt,
+		Pipeline: a.cfg.Spec.Pipeline, Epoch: a.cfg.Epoch, Run: a.cfg.Run.ID, Store: a.cfg.Store.Identity(), Adopt: a.cfg.Spec.Adopt,
 	}
 	dest, held := a.cfg.Spec.Destination, a.held
 	return job{name: jobOpen, run: func(ctx runContext) (func(actor.Context), error) {

@@ -33,8 +33,11 @@ type Connector struct {
 	Files       bool // streams[].path; without it config.path is required
 	Schemas     bool // its stream names are qualified: schema.table
 
-	// Of a destination: the write modes that it supports.
-	Modes []connectors.WriteMode
+	// Of a destination: the write modes that it supports, and what it does beside.
+	Modes       []connectors.WriteMode
+	DeadLetters bool                      // on_data_error skip and dlq
+	Metadata    bool                      // metadata_columns
+	NewColumns  []connectors.ColumnPolicy // schema_evolution.new_column, beside the default
 }
 
 // Catalogue lists the built-in connectors.

@@ -101,7 +101,7 @@ func catalogue() config.Catalogue {
 		{Name: "table", Role: config.RoleSource, Shape: fileConfig{}, Filter: true, Incremental: true, Schemas: true},
 		{Name: "sql", Aliases: []string{"transform-sql"}, Role: config.RoleTransform, Shape: sqlConfig{}},
 		{Name: "validate", Aliases: []string{"transform-validate"}, Role: config.RoleTransform, Shape: rulesConfig{}, Planned: true},
-		{Name: "postgres", Aliases: []string{"dest-postgres"}, Role: config.RoleDestination, Shape: serverConfig{}, Planned: true, Modes: all},
+		{Name: "postgres", Aliases: []string{"dest-postgres"}, Role: config.RoleDestination, Shape: serverConfig{}, Planned: true, Modes: all, DeadLetters: true, Metadata: true, NewColumns: []connectors.ColumnPolicy{connectors.ColumnIgnore}},
 		{Name: "file", Aliases: []string{"dest-file"}, Role: config.RoleDestination, Shape: fileConfig{}, Modes: all[:2]},
 		{Name: "blackhole", Role: config.RoleDestination, Shape: struct{}{}, Modes: all},
 	}

@@ -43,7 +43,7 @@ func TestDefaultsOfAMinimalDocument(t *testing.T) {
 	require.Equal(t, 15*time.Minute, doc.Resources.StallTimeout())
 	require.Zero(t, doc.Resources.CheckpointInterval())
 	require.Equal(t, 4, doc.Resources.Count(4))
-	require.Equal(t, config.DataFail, doc.Destination.OnDataError)
+	require.Equal(t, connectors.DataFail, doc.Destination.OnDataError)
 	require.Equal(t, "hard", doc.Destination.DeleteMode)
 	require.Equal(t, config.SchemaEvolution{NewColumn: "add", RemovedColumn: "ignore", TypeChange: "fail", NullabilityChange: "allow"}, doc.Destination.SchemaEvolution)
 	require.Empty(t, doc.Unavailable())

@@ -125,32 +125,22 @@ type Transform struct {
 // Destination is the writing end.
 type Destination struct {
 	Stage           `yaml:",inline"`
-	WriteMode       connectors.WriteMode `yaml:"write_mode" jsonschema:"enum=append,enum=replace,enum=upsert" jsonschema_description:"What a load does to its target."`
-	PrimaryKey      []string             `yaml:"primary_key" jsonschema:"minLength=1,uniqueItems=true,oneof_type=string;array" jsonschema_description:"Key columns of an upsert; default the source's primary key."`
-	DeleteMode      string               `yaml:"delete_mode" jsonschema:"enum=hard,enum=soft,enum=ignore,default=hard" jsonschema_description:"What a deleted row does to its target; of cdc."`
-	OnDataError     DataErrorPolicy      `yaml:"on_data_error" jsonschema:"enum=fail,enum=skip,enum=dlq,default=fail" jsonschema_description:"What happens to a row that cannot be written."`
-	MaxDLQRows      *int64               `yaml:"max_dlq_rows" jsonschema:"minimum=0" jsonschema_description:"More dead letters than this stop the run."`
-	MaxDLQRatio     *float64             `yaml:"max_dlq_ratio" jsonschema:"minimum=0,maximum=1" jsonschema_description:"A larger share of dead letters stops the run."`
-	SchemaEvolution SchemaEvolution      `yaml:"schema_evolution" jsonschema_description:"What happens when a stream changes its shape."`
-	MetadataColumns bool                 `yaml:"metadata_columns" jsonschema:"default=false" jsonschema_description:"Adds _rb_run and _rb_loaded_at."`
-	Target          string               `yaml:"target" jsonschema_description:"Name of each stream at the destination; a template over {schema} and {table}."`
+	WriteMode       connectors.WriteMode       `yaml:"write_mode" jsonschema:"enum=append,enum=replace,enum=upsert" jsonschema_description:"What a load does to its target."`
+	PrimaryKey      []string                   `yaml:"primary_key" jsonschema:"minLength=1,uniqueItems=true,oneof_type=string;array" jsonschema_description:"Key columns of an upsert; default the source's primary key."`
+	DeleteMode      string                     `yaml:"delete_mode" jsonschema:"enum=hard,enum=soft,enum=ignore,default=hard" jsonschema_description:"What a deleted row does to its target; of cdc."`
+	OnDataError     connectors.DataErrorPolicy `yaml:"on_data_error" jsonschema:"enum=fail,enum=skip,enum=dlq,default=fail" jsonschema_description:"What happens to a row that cannot be written."`
+	MaxDLQRows      *int64                     `yaml:"max_dlq_rows" jsonschema:"minimum=0" jsonschema_description:"More dead letters than this stop the run."`
+	MaxDLQRatio     *float64                   `yaml:"max_dlq_ratio" jsonschema:"minimum=0,maximum=1" jsonschema_description:"A larger share of dead letters stops the run."`
+	SchemaEvolution SchemaEvolution            `yaml:"schema_evolution" jsonschema_description:"What happens when a stream changes its shape."`
+	MetadataColumns bool                       `yaml:"metadata_columns" jsonschema:"default=false" jsonschema_description:"Adds _rb_run and _rb_loaded_at."`
+	Target          string                     `yaml:"target" jsonschema_description:"Name of each stream at the destination; a template over {schema} and {table}."`
 }
-
-// DataErrorPolicy says what happens to a bad row.
-type DataErrorPolicy string
-
-// The policies.
-const (
-	DataFail DataErrorPolicy = "fail"
-	DataSkip DataErrorPolicy = "skip"
-	DataDLQ  DataErrorPolicy = "dlq"
-)
 
 // SchemaEvolution holds one policy per kind of change. RemovedColumn add acts as
 // ignore, and is ignore in a Document.
 type SchemaEvolution struct {
-	NewColumn         string `yaml:"new_column" jsonschema:"enum=add,enum=ignore,enum=fail,default=add"`
-	RemovedColumn     string `yaml:"removed_column" jsonschema:"enum=ignore,enum=fail,enum=add,default=ignore"`
-	TypeChange        string `yaml:"type_change" jsonschema:"enum=fail,enum=coerce,enum=null,default=fail"`
-	NullabilityChange string `yaml:"nullability_change" jsonschema:"enum=allow,enum=fail,default=allow"`
+	NewColumn         connectors.ColumnPolicy `yaml:"new_column" jsonschema:"enum=add,enum=ignore,enum=fail,default=add"`
+	RemovedColumn     string                  `yaml:"removed_column" jsonschema:"enum=ignore,enum=fail,enum=add,default=ignore"`
+	TypeChange        string                  `yaml:"type_change" jsonschema:"enum=fail,enum=coerce,enum=null,default=fail"`
+	NullabilityChange string                  `yaml:"nullability_change" jsonschema:"enum=allow,enum=fail,default=allow"`
 }

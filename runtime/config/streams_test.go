@@ -136,6 +136,24 @@ func TestUnavailableIsPositioned(t *testing.T) {
 	}, got)
 }
 
+func TestPoliciesAreAMatterOfTheDestination(t *testing.T) {
+	keys := "on_data_error: dlq, metadata_columns: true, schema_evolution: {new_column: NEW}, "
+	text := strings.Replace(minimal, "use: blackhole, ", "use: postgres, config: {host: h}, "+keys, 1)
+	fields := func(doc *config.Document) (out []string) {
+		for _, f := range doc.Unavailable() {
+			out = append(out, f.Where.Field)
+		}
+		return out
+	}
+	doc := good(t, strings.Replace(text, "NEW", "ignore", 1), nil)
+	require.Equal(t, []string{"destination.use"}, fields(doc))
+	doc = good(t, strings.Replace(text, "NEW", "fail", 1), nil)
+	require.Equal(t, []string{"destination.use", "destination.schema_evolution.new_column"}, fields(doc))
+	doc = good(t, strings.NewReplacer("NEW", "ignore", "use: postgres, config: {host: h}", "use: blackhole").Replace(text), nil)
+	require.Equal(t, []string{"destination.on_data_error", "destination.metadata_columns", "destination.schema_evolution.new_column"}, fields(doc))
+	require.Equal(t, "on_data_error dlq of the destination blackhole is not available in this version", doc.Unavailable()[0].What)
+}
+
 func TestIncrementalAndFilterAreAMatterOfTheConnector(t *testing.T) {
 	text := streams("{name: a, sync_mode: incremental, cursor_field: t, filter: x}")
 	require.Empty(t, good(t, text, nil).Unavailable())

@@ -2,7 +2,6 @@ package config
 
 import (
 	"slices"
-	"strings"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
@@ -90,23 +89,30 @@ func (doc *Document) unavailableModes(add func(path, what, next string)) {
 	}
 }
 
-// unavailablePolicies reports what no destination of this version does.
+// unavailablePolicies reports what the destination does not do about bad rows and
+// changed shapes.
 func (doc *Document) unavailablePolicies(add func(path, what, next string)) {
-	dst := doc.Destination
-	if dst.OnDataError != DataFail {
-		add("destination.on_data_error", "on_data_error "+string(dst.OnDataError), "use fail")
+	dst, c := doc.Destination, doc.Destination.connector
+	whose := ""
+	if c.Name != "" {
+		whose = " of the destination " + c.Name
 	}
-	if dst.MetadataColumns {
-		add("destination.metadata_columns", "metadata_columns", "remove it, or add the columns in a sql transform")
+	if dst.OnDataError != connectors.DataFail && !c.DeadLetters {
+		add("destination.on_data_error", "on_data_error "+string(dst.OnDataError)+whose, "use fail")
+	}
+	if dst.MetadataColumns && !c.Metadata {
+		add("destination.metadata_columns", "metadata_columns"+whose, "remove it, or add the columns in a sql transform")
+	}
+	if n := dst.SchemaEvolution.NewColumn; n != connectors.ColumnAdd && !slices.Contains(c.NewColumns, n) {
+		add("destination.schema_evolution.new_column", "new_column "+string(n)+whose, "use add, the default")
 	}
 	for _, axis := range []struct{ key, value, only string }{
-		{"new_column", dst.SchemaEvolution.NewColumn, "add"},
 		{"removed_column", dst.SchemaEvolution.RemovedColumn, "ignore"},
 		{"type_change", dst.SchemaEvolution.TypeChange, "fail"},
 		{"nullability_change", dst.SchemaEvolution.NullabilityChange, "allow"},
 	} {
 		if axis.value != axis.only {
-			add("destination.schema_evolution."+axis.key, strings.TrimSpace(axis.key+" "+axis.value), "use "+axis.only+", the default")
+			add("destination.schema_evolution."+axis.key, axis.key+" "+axis.value, "use "+axis.only+", the default")
 		}
 	}
 }

@@ -44,7 +44,7 @@ func Build(ctx context.Context, doc *config.Document, o BuildOptions) (run.Spec,
 			return run.Spec{}, err
 		}
 	}
-	dst, err := plugin.Destination(doc.Destination.Stage)
+	dst, err := plugin.Destination(doc.Destination.Stage, writePolicy(doc))
 	if err != nil {
 		return run.Spec{}, place(doc, "destination", err)
 	}
@@ -120,6 +120,15 @@ func resources(r config.Resources) run.Resources {
 			Bytes: int64(r.CheckpointIntervalBytes), Rows: r.CheckpointIntervalRows, Every: r.CheckpointInterval(),
 		},
 		Stall: r.StallTimeout(),
+	}
+}
+
+// writePolicy takes over what the document says about writing.
+func writePolicy(doc *config.Document) connectors.WritePolicy {
+	d := doc.Destination
+	return connectors.WritePolicy{
+		OnDataError: d.OnDataError, DeadRowsMax: d.MaxDLQRows, DeadRatioMax: d.MaxDLQRatio,
+		NewColumn: d.SchemaEvolution.NewColumn, Metadata: d.MetadataColumns, FlushBytes: int64(doc.Resources.Autotune.FlushBytes),
 	}
 }
 

@@ -6,3 +6,6 @@ import "github.com/asynkron/protoactor-go/actor"
 func (n *Node) Tell(path string, m any) {
 	n.sys.Root.Send(actor.NewPID(n.sys.Address(), n.root.Id+path), m)
 }
+
+// WritePolicy is what Build gives a destination.
+var WritePolicy = writePolicy

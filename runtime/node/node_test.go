@@ -166,3 +166,27 @@ func TestDrainStopsAtACommittedPosition(t *testing.T) {
 		w.requireSame(t)
 	})
 }
+
+// requests remembers what sessions were opened with.
+type requests struct {
+	*conntest.MemoryDestination
+	seen []connectors.SessionRequest
+}
+
+// Open implements connectors.Destination.
+func (d *requests) Open(ctx context.Context, r connectors.SessionRequest) (connectors.Session, error) {
+	d.seen = append(d.seen, r)
+	return d.MemoryDestination.Open(ctx, r)
+}
+
+func TestSessionKnowsTheRunThatOpensIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 10))
+		d := &requests{MemoryDestination: w.dst}
+		w.spec.Destination = d
+		r := w.run(t, nil)
+		require.Nil(t, r.Failure)
+		require.NotEmpty(t, r.RunID)
+		require.Equal(t, []connectors.SessionRequest{{Pipeline: "p", Epoch: r.Epoch, Run: r.RunID, Store: "store-1"}}, d.seen)
+	})
+}

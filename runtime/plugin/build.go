@@ -51,8 +51,9 @@ func Transform(s config.Stage) (connectors.Transform, error) {
 	return nil, unavailable(config.RoleTransform, s)
 }
 
-// Destination makes the destination of a stage. Its error is a *connectors.Error.
-func Destination(s config.Stage) (connectors.Destination, error) {
+// Destination makes the destination of a stage. One that cannot follow the policy has
+// said so in its catalogue entry. Its error is a *connectors.Error.
+func Destination(s config.Stage, _ connectors.WritePolicy) (connectors.Destination, error) {
 	switch c := s.Config.(type) {
 	case file.DestinationConfig:
 		return destinationOf(file.NewDestination(c))

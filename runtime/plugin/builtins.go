@@ -55,6 +55,7 @@ func Builtins() config.Catalogue {
 		{
 			Name: "postgres", Aliases: []string{"dest-postgres"}, Role: config.RoleDestination,
 			Shape: postgres.DestinationConfig{}, Planned: true, Modes: modes(connectors.ModeAppend, connectors.ModeReplace, connectors.ModeUpsert),
+			DeadLetters: true, Metadata: true, NewColumns: []connectors.ColumnPolicy{connectors.ColumnIgnore, connectors.ColumnFail},
 		},
 	}
 }

@@ -80,7 +80,7 @@ func TestEveryBuiltinIsMadeFromItsConfig(t *testing.T) {
 		transform, err := plugin.Transform(doc.Transforms[0].Stage)
 		require.NoError(t, err, text)
 		require.NotNil(t, transform)
-		destination, err := plugin.Destination(doc.Destination.Stage)
+		destination, err := plugin.Destination(doc.Destination.Stage, connectors.WritePolicy{})
 		require.NoError(t, err, text)
 		require.NotNil(t, destination)
 	}
@@ -112,7 +112,7 @@ func TestWhatIsNotAvailableIsAConfigError(t *testing.T) {
 		require.NoError(t, err)
 		_, err = plugin.Source(doc.Source.Stage)
 		requireUnavailable(t, err)
-		_, err = plugin.Destination(doc.Destination.Stage)
+		_, err = plugin.Destination(doc.Destination.Stage, connectors.WritePolicy{})
 		requireUnavailable(t, err)
 		if file == "contracts.yaml" {
 			_, err = plugin.Transform(doc.Transforms[0].Stage)
@@ -140,7 +140,7 @@ func TestABrokenConfigIsNotAConnector(t *testing.T) {
 			stage.Config = c.Shape // without its path
 		}
 	}
-	d, err := plugin.Destination(stage)
+	d, err := plugin.Destination(stage, connectors.WritePolicy{})
 	require.Error(t, err)
 	require.Nil(t, d, "no interface around a nil pointer")
 }
