@@ -39,6 +39,15 @@ const (
 	ColumnLoadedAt = "_rb_loaded_at" // timestamptz: when its commit was begun
 )
 
+// Explainer is implemented by a Session or a Writer that decides something which a
+// user may want to understand.
+type Explainer interface {
+	// Explain returns decisions and their reasons, such as the flush size; -vv shows
+	// them. The engine asks when a writer is open and behind each commit, from the
+	// writer's goroutine, and shows what it has not shown before. Cheap.
+	Explain() []string
+}
+
 // DeadLetter is a row that was set aside.
 type DeadLetter struct {
 	ID       string            `json:"id"` // stable, of the destination

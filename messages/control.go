@@ -51,6 +51,13 @@ type Opened struct {
 	Receipt Receipt
 }
 
+// Explained carries what the destination of an attempt has decided and why.
+type Explained struct {
+	Part  PartID
+	Token Token
+	Lines []string // immutable
+}
+
 // TaskEnded says that the stream of items of an attempt has ended in order: the
 // barrier of kind drain or end is committed.
 type TaskEnded struct {
@@ -107,6 +114,7 @@ func (CheckpointCommitted) toDestination() {}
 func (Inspect) toDestination()             {}
 
 func (Opened) toRun()      {}
+func (Explained) toRun()   {}
 func (TaskEnded) toRun()   {}
 func (StageFailed) toRun() {}
 func (StageStatus) toRun() {}

@@ -12,6 +12,7 @@ const (
 	EventTaskStarted    EventKind = "task_started"    // Token
 	EventProgress       EventKind = "progress"        // Rows and bytes so far, of one stream
 	EventCheckpoint     EventKind = "checkpoint"      // a receipt is persisted
+	EventNote           EventKind = "note"            // Message: a decision of a connector and its reason
 	EventTaskRetry      EventKind = "task_retry"      // Failure, Delay
 	EventTaskEnded      EventKind = "task_ended"      //
 	EventWarning        EventKind = "warning"         // Message
@@ -35,9 +36,10 @@ type Event struct {
 	Tasks       int           `json:"tasks,omitempty"`
 	RowsRead    int64         `json:"rows_read,omitempty"`    // of the stream, this run
 	RowsWritten int64         `json:"rows_written,omitempty"` // committed, this run
-	Bytes       int64         `json:"bytes,omitempty"`        // Arrow bytes read, this run
-	Total       int64         `json:"total,omitempty"`        // rows expected, 0 unknown
-	Waiting     string        `json:"waiting,omitempty"`      // what a stalled stream waits for
+	Rejected    int64         `json:"rows_rejected,omitempty"`
+	Bytes       int64         `json:"bytes,omitempty"`   // Arrow bytes read, this run
+	Total       int64         `json:"total,omitempty"`   // rows expected, 0 unknown
+	Waiting     string        `json:"waiting,omitempty"` // what a stalled stream waits for
 	Position    string        `json:"position,omitempty"`
 	Delay       time.Duration `json:"delay_ns,omitempty"`
 	State       RunState      `json:"state,omitempty"`

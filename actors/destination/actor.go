@@ -60,6 +60,8 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onMessage(c, m)
 	case opened:
 		a.onOpened(c, m)
+	case explained:
+		c.Send(a.wire.Owner, messages.Explained{Part: a.cfg.Task.Part.ID, Token: a.cfg.Task.Token, Lines: m.lines})
 	case jobDone:
 		a.onJobDone(c, m)
 	case *actor.Stopping, *actor.Restarting:
@@ -98,6 +100,9 @@ func (a *Actor) onWire(c actor.Context, w flow.Wire) {
 
 // opened reports OpenWriter.
 type opened struct{ receipt messages.Receipt }
+
+// explained reports what a connectors.Explainer said.
+type explained struct{ lines []string }
 
 func (a *Actor) onOpened(c actor.Context, m opened) {
 	a.state = stateIdle

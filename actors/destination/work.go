@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"rapidbyte.io/node/actors/flow"
@@ -18,6 +19,7 @@ type work struct {
 	report func(any)
 	writer connectors.Writer
 	last   messages.Receipt // of the last commit, or as opened
+	told   []string         // what was explained already; at most explainedMax
 }
 
 func (k *work) run(ctx context.Context) {
@@ -39,6 +41,7 @@ func (k *work) run(ctx context.Context) {
 	}
 	k.writer, k.last = w, r
 	k.report(opened{receipt: r})
+	k.explain()
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,6 +58,9 @@ func (k *work) run(ctx context.Context) {
 			k.report(d)
 			if d.err != nil {
 				return // latched: nothing is written or committed over a hole
+			}
+			if _, committed := item.(messages.Barrier); committed {
+				k.explain()
 			}
 		}
 	}
@@ -94,6 +100,28 @@ func (k *work) commit(ctx context.Context, b messages.Barrier) (messages.Receipt
 	}
 	k.last = r
 	return r, nil
+}
+
+// explainedMax bounds the lines that one attempt can show.
+const explainedMax = 32
+
+// explain reports decisions of the session and the writer that are new.
+func (k *work) explain() {
+	var lines []string
+	for _, v := range []any{k.cfg.Session, k.writer} {
+		e, ok := v.(connectors.Explainer)
+		if !ok {
+			continue
+		}
+		for _, line := range e.Explain() {
+			if len(k.told) < explainedMax && !slices.Contains(k.told, line) {
+				k.told, lines = append(k.told, line), append(lines, line)
+			}
+		}
+	}
+	if len(lines) > 0 {
+		k.report(explained{lines: lines})
+	}
 }
 
 // checkOpened asserts what OpenWriter promises.

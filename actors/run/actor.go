@@ -150,6 +150,8 @@ func (a *Actor) onMessage(c actor.Context, m messages.ToRun) {
 	switch m := m.(type) {
 	case messages.Opened:
 		a.onOpened(c, m)
+	case messages.Explained:
+		a.progress.explained(m)
 	case messages.TaskEnded:
 		a.do(c, a.board.onEnded(m))
 	case messages.StageFailed:

@@ -282,7 +282,7 @@ func (a *Actor) onLoadDone(id messages.LoadID) {
 	l.state = loadDone
 	r := a.progress.result(l)
 	a.observe(messages.Event{
-		Kind: messages.EventStreamFinished, Stream: l.stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Bytes: r.Bytes,
+		Kind: messages.EventStreamFinished, Stream: l.stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Rejected: r.RowsRejected, Bytes: r.Bytes,
 	})
 	a.settle()
 }

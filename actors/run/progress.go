@@ -19,6 +19,7 @@ type progress struct {
 	streams []messages.StreamID
 	total   map[messages.StreamID]int64 // rows expected
 	shown   map[messages.StreamID]messages.Event
+	told    map[messages.StreamID][]string // what was explained: tasks of one stream decide alike
 }
 
 type partProgress struct {
@@ -38,7 +39,7 @@ type partProgress struct {
 func newProgress(cfg Config) *progress {
 	return &progress{
 		cfg: cfg, parts: map[messages.PartID]*partProgress{},
-		total: map[messages.StreamID]int64{}, shown: map[messages.StreamID]messages.Event{},
+		total: map[messages.StreamID]int64{}, shown: map[messages.StreamID]messages.Event{}, told: map[messages.StreamID][]string{},
 	}
 }
 
@@ -118,8 +119,23 @@ func (p *progress) persisted(r messages.Receipt) {
 	p.send(messages.Event{
 		Kind: messages.EventCheckpoint, Stream: pp.stream, Part: r.Part, Token: r.Token,
 		RowsRead: r.Rows.Read - pp.base.Rows.Read, RowsWritten: r.Rows.Applied - pp.base.Rows.Applied,
+		Rejected: r.Rows.Rejected - pp.base.Rows.Rejected,
 		Position: Text(r.Position.At),
 	})
+}
+
+// explained shows what the destination of a task has decided, once per stream.
+func (p *progress) explained(m messages.Explained) {
+	pp := p.parts[m.Part]
+	if pp == nil || pp.token != m.Token {
+		return
+	}
+	for _, line := range m.Lines {
+		if !slices.Contains(p.told[pp.stream], line) {
+			p.told[pp.stream] = append(p.told[pp.stream], line)
+			p.send(messages.Event{Kind: messages.EventNote, Stream: pp.stream, Part: m.Part, Token: m.Token, Message: line})
+		}
+	}
 }
 
 func (p *progress) final(id messages.PartID) {

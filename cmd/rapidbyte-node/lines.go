@@ -51,7 +51,16 @@ func (v *lines) text(e messages.Event) string {
 		return plannedText(e)
 	case messages.EventStreamFinished:
 		m := v.story.stream(e.Stream)
-		return fmt.Sprintf("%s finished: %s written in %s", v.look.good(), count(m.written, "row"), took(m.took(e.Time)))
+		s := fmt.Sprintf("%s finished: %s written", v.look.good(), count(m.written, "row"))
+		if e.Rejected > 0 {
+			s += ", " + number(e.Rejected) + " rejected"
+		}
+		return s + " in " + took(m.took(e.Time))
+	case messages.EventNote:
+		if v.verbose > 1 {
+			return reasonText(e)
+		}
+		return ""
 	case messages.EventTaskStarted, messages.EventTaskEnded, messages.EventCheckpoint, messages.EventRunEnded:
 		if v.verbose > 0 {
 			return detailText(e)
@@ -115,13 +124,16 @@ func detailText(e messages.Event) string {
 		return "task " + escape(string(e.Part)) + " ended"
 	case messages.EventCheckpoint:
 		s := fmt.Sprintf("task %s committed %s", escape(string(e.Part)), count(e.RowsWritten, "row"))
+		if e.Rejected > 0 {
+			s += ", " + number(e.Rejected) + " rejected"
+		}
 		if e.Position != "" {
 			s += " at " + escape(e.Position)
 		}
 		return s
 	case messages.EventRunEnded:
 		return "run " + string(e.State)
-	case messages.EventRunStarted, messages.EventStreamPlanned, messages.EventProgress, messages.EventTaskRetry, messages.EventWarning,
+	case messages.EventRunStarted, messages.EventStreamPlanned, messages.EventProgress, messages.EventTaskRetry, messages.EventNote, messages.EventWarning,
 		messages.EventStreamFinished, messages.EventStreamFailed, messages.EventDraining, messages.EventRunRetry:
 	}
 	return ""
@@ -143,7 +155,15 @@ func noteText(e messages.Event, l look) string {
 	case messages.EventDraining:
 		return fmt.Sprintf("%s %s: stopping at the next committed position; once more stops at once", l.warn(), escape(e.Message))
 	case messages.EventRunStarted, messages.EventStreamPlanned, messages.EventTaskStarted, messages.EventProgress, messages.EventCheckpoint,
-		messages.EventTaskEnded, messages.EventStreamFinished, messages.EventRunEnded:
+		messages.EventTaskEnded, messages.EventNote, messages.EventStreamFinished, messages.EventRunEnded:
 	}
 	return ""
+}
+
+// reasonText is what only -vv shows.
+func reasonText(e messages.Event) string {
+	if e.Kind != messages.EventNote {
+		return ""
+	}
+	return escape(e.Message)
 }

@@ -83,6 +83,9 @@ func (v *bars) event(e messages.Event) {
 	if text == "" && v.verbose > 0 {
 		text = detailText(e)
 	}
+	if text == "" && v.verbose > 1 {
+		text = reasonText(e)
+	}
 	if text != "" {
 		if e.Stream != "" {
 			text = v.look.name(string(e.Stream)) + ": " + text
@@ -95,7 +98,7 @@ func (v *bars) event(e messages.Event) {
 	case messages.EventStreamFinished, messages.EventStreamFailed:
 		v.hide(e.Stream)
 	case messages.EventRunStarted, messages.EventStreamPlanned, messages.EventProgress, messages.EventCheckpoint, messages.EventTaskRetry,
-		messages.EventTaskEnded, messages.EventWarning, messages.EventDraining, messages.EventRunRetry, messages.EventRunEnded:
+		messages.EventTaskEnded, messages.EventNote, messages.EventWarning, messages.EventDraining, messages.EventRunRetry, messages.EventRunEnded:
 	}
 }
 

@@ -117,7 +117,7 @@ func (a *app) run(ctx context.Context, path string, o runFlags) outcome {
 	}
 	job := &job{app: a, spec: spec, store: store, stop: stop, story: newStory()}
 	result := job.move(rec)
-	out := a.runOutcome(doc, spec, result, job.story, stop)
+	out := a.runOutcome(path, doc, spec, result, job.story, stop)
 	if err := rec.close(); err != nil {
 		list, _ := failuresOf(err)
 		out.failures = append(out.failures, list...)
@@ -248,7 +248,7 @@ type runResult struct {
 }
 
 // runOutcome turns the end of a run into what is said about it.
-func (a *app) runOutcome(doc *config.Document, spec run.Spec, r messages.RunResult, st *story, stop *stopper) outcome {
+func (a *app) runOutcome(path string, doc *config.Document, spec run.Spec, r messages.RunResult, st *story, stop *stopper) outcome {
 	complete(&r, spec, st)
 	res := runResult{
 		RunID: r.RunID, Pipeline: r.Pipeline, Epoch: r.Epoch, State: r.State, ElapsedMS: r.Elapsed.Milliseconds(),
@@ -257,7 +257,7 @@ func (a *app) runOutcome(doc *config.Document, spec run.Spec, r messages.RunResu
 	if res.Streams == nil {
 		res.Streams = []messages.StreamResult{}
 	}
-	s := summary{result: res, elapsed: r.Elapsed, story: st}
+	s := summary{result: res, elapsed: r.Elapsed, story: st, policy: doc.Destination.OnDataError, path: path}
 	out := outcome{summary: s.line(), result: res, human: s.text}
 	if a.flags.quiet {
 		out.human = nil

@@ -97,7 +97,7 @@ func (s *story) event(e messages.Event) {
 		m.state, m.ended, m.waiting = meterFailed, e.Time, ""
 	case messages.EventDraining:
 		s.draining = e.Message
-	case messages.EventTaskRetry, messages.EventTaskEnded, messages.EventWarning, messages.EventRunRetry, messages.EventRunEnded:
+	case messages.EventTaskRetry, messages.EventTaskEnded, messages.EventNote, messages.EventWarning, messages.EventRunRetry, messages.EventRunEnded:
 	}
 }
 

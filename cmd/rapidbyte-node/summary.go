@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rapidbyte.io/node/actors/run"
+	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 )
 
@@ -14,6 +15,8 @@ type summary struct {
 	result  runResult
 	elapsed time.Duration
 	story   *story
+	policy  connectors.DataErrorPolicy
+	path    string // of the document; empty: there is none
 }
 
 type totals struct {
@@ -52,15 +55,22 @@ func (s summary) line() string {
 		if t.moved == 0 {
 			return "nothing new"
 		}
-		return "wrote " + moved
+		return "wrote " + moved + rejected(t)
 	case messages.RunDrained:
-		return "stopped; wrote " + moved
+		return "stopped; wrote " + moved + rejected(t)
 	case messages.RunFailed, messages.RunRunning:
 	}
 	if t.written == 0 {
 		return "failed; nothing was written"
 	}
-	return "failed; wrote " + moved
+	return "failed; wrote " + moved + rejected(t)
+}
+
+func rejected(t totals) string {
+	if t.rejected == 0 {
+		return ""
+	}
+	return ", " + number(t.rejected) + " rejected"
 }
 
 // text is the summary for a person: one line per stream, the total, what to know.
@@ -114,8 +124,22 @@ func (s summary) render(l look) string {
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "  %s %s\n", l.warn(), escape(w))
 	}
+	if t.rejected > 0 && s.policy == connectors.DataDLQ && s.path != "" {
+		fmt.Fprintf(&b, "  %s rapidbyte-node dlq list %s\n", l.dim("rejected rows "+l.arrow()), argument(s.path))
+	}
 	fmt.Fprintf(&b, "  %s\n", l.dim("run "+r.RunID+", state in "+escape(r.Store)))
 	return b.String()
+}
+
+// argument is s as a shell takes it for one word.
+func argument(s string) string {
+	plain := func(r rune) bool {
+		return strings.ContainsRune("_./-+@%,:=", r) || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+	}
+	if s = escape(s); strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // stream is the line of one stream.
@@ -153,7 +177,7 @@ func notes(r messages.StreamResult, l look) string {
 		out = append(out, "in "+l.name(r.Target))
 	}
 	if r.RowsRejected > 0 {
-		out = append(out, count(r.RowsRejected, "dead letter"))
+		out = append(out, number(r.RowsRejected)+" rejected")
 	}
 	switch {
 	case r.Retries == 1:

@@ -352,15 +352,18 @@ func TestTheSummaryTellsHowEachStreamEnded(t *testing.T) {
 	}
 	complete(&r, spec, st)
 	require.Len(t, r.Streams, 2, "a stream that was never begun says nothing in a failed run")
-	s := summary{result: runResult{Pipeline: "shop", RunID: "r", State: r.State, Streams: r.Streams, Warnings: r.Warnings, Store: "s.db"}, elapsed: r.Elapsed, story: st}
+	s := summary{result: runResult{Pipeline: "shop", RunID: "r", State: r.State, Streams: r.Streams, Warnings: r.Warnings, Store: "s.db"}, elapsed: r.Elapsed, story: st, policy: connectors.DataDLQ, path: "my shop.yaml"}
 	require.Equal(t, `✗ shop  failed after 1m 30s
-  ⚠  orders  1,234,567  →  1,234,560  rows  3072.0 MiB   4.0 s  in raw_orders, 7 dead letters, 2 retries
+  ⚠  orders  1,234,567  →  1,234,560  rows  3072.0 MiB   4.0 s  in raw_orders, 7 rejected, 2 retries
   ✗  users           5  →          5  rows       100 B          RB-4001
      total   1,234,572  →  1,234,565  rows  3072.0 MiB  1m 30s  14k rows/s, 34.1 MiB/s
   ⚠ a\nb
+  rejected rows → rapidbyte-node dlq list 'my shop.yaml'
   run r, state in s.db
 `, s.text(look{unicode: true}))
-	require.Equal(t, "failed; wrote 1,234,565 rows of 2 streams in 1m 30s", s.line())
+	require.Equal(t, "failed; wrote 1,234,565 rows of 2 streams in 1m 30s, 7 rejected", s.line())
+	s.policy = connectors.DataSkip
+	require.NotContains(t, s.text(look{}), "dlq list", "a skipped row is nowhere")
 	require.Equal(t, []messages.Failure{broken}, causes(r))
 	other := messages.Failure{Code: messages.CodeDest, What: "write"}
 	r.Streams[0].Failure = &other

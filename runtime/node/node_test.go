@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -188,5 +189,110 @@ func TestSessionKnowsTheRunThatOpensIt(t *testing.T) {
 		require.Nil(t, r.Failure)
 		require.NotEmpty(t, r.RunID)
 		require.Equal(t, []connectors.SessionRequest{{Pipeline: "p", Epoch: r.Epoch, Run: r.RunID, Store: "store-1"}}, d.seen)
+	})
+}
+
+// picky rejects the rows of every second batch.
+type picky struct{ n int }
+
+// Schema implements connectors.Transform.
+func (*picky) Schema(_ messages.StreamID, in *arrow.Schema) (*arrow.Schema, error) { return in, nil }
+
+// Open implements connectors.Transform.
+func (p *picky) Open(context.Context, connectors.StageRequest) (connectors.Stage, error) {
+	return p, nil
+}
+
+// Apply implements connectors.Stage.
+func (p *picky) Apply(ctx context.Context, d messages.Data, out connectors.Outlet) error {
+	if b, ok := d.(messages.Batch); ok {
+		if p.n++; p.n%2 == 0 {
+			return out(ctx, messages.Rejected{Stream: b.Stream, Reason: "picky", Rows: b.Rows})
+		}
+	}
+	return out(ctx, d)
+}
+
+// Flush implements connectors.Stage.
+func (*picky) Flush(context.Context, connectors.Outlet) error { return nil }
+
+// Close implements connectors.Stage.
+func (*picky) Close(context.Context) error { return nil }
+
+func TestRejectedRowsAreCountedAndFailNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 1000))
+		w.spec.Resources.Tasks = 1
+		w.spec.Transforms = []run.Transform{{Transform: &picky{}, Name: "picky"}}
+		r := w.run(t, nil)
+		require.Nil(t, r.Failure)
+		require.Equal(t, messages.RunCompleted, r.State)
+		s := r.Streams[0]
+		require.Positive(t, s.RowsRejected)
+		require.EqualValues(t, 1000, s.RowsWritten+s.RowsRejected)
+		require.Len(t, w.dst.Rejected("orders"), int(s.RowsRejected))
+		for _, e := range w.events {
+			if e.Kind == messages.EventStreamFinished {
+				require.Equal(t, s.RowsRejected, e.Rejected)
+			}
+		}
+	})
+}
+
+// talkative explains itself: once per session, and what its writers decide.
+type talkative struct{ *conntest.MemoryDestination }
+
+type talkativeSession struct{ connectors.Session }
+
+type talkativeWriter struct {
+	connectors.Writer
+	commits int
+}
+
+// Open implements connectors.Destination.
+func (d talkative) Open(ctx context.Context, r connectors.SessionRequest) (connectors.Session, error) {
+	s, err := d.MemoryDestination.Open(ctx, r)
+	return talkativeSession{s}, err
+}
+
+// Explain implements connectors.Explainer.
+func (talkativeSession) Explain() []string { return []string{"swap: rename"} }
+
+// OpenWriter implements connectors.Session.
+func (s talkativeSession) OpenWriter(ctx context.Context, p connectors.Part, k messages.Token) (connectors.Writer, messages.Receipt, error) {
+	w, r, err := s.Session.OpenWriter(ctx, p, k)
+	if err != nil {
+		return nil, r, err
+	}
+	return &talkativeWriter{Writer: w}, r, nil
+}
+
+// Commit implements connectors.Writer.
+func (w *talkativeWriter) Commit(ctx context.Context, b messages.Barrier) (messages.Receipt, error) {
+	w.commits++
+	return w.Writer.Commit(ctx, b)
+}
+
+// Explain implements connectors.Explainer.
+func (w *talkativeWriter) Explain() []string {
+	if w.commits == 0 {
+		return nil
+	}
+	return []string{"flush: 1mb"}
+}
+
+func TestWhatAConnectorExplainsIsToldOncePerStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 1000), conntest.Numbers("users", 200))
+		w.spec.Destination = talkative{w.dst}
+		require.Nil(t, w.run(t, nil).Failure)
+		got := map[messages.StreamID][]string{}
+		for _, e := range w.events {
+			if e.Kind == messages.EventNote {
+				got[e.Stream] = append(got[e.Stream], e.Message)
+			}
+		}
+		want := []string{"swap: rename", "flush: 1mb"}
+		require.Equal(t, map[messages.StreamID][]string{"orders": want, "users": want}, got)
 	})
 }
