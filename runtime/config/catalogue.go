@@ -33,6 +33,8 @@ type Connector struct {
 	Files       bool // streams[].path; without it config.path is required
 	Schemas     bool // its stream names are qualified: schema.table
 
+	DefaultSchema string // of names without one, where config.schema says none
+
 	// Of a destination: the write modes that it supports, and what it does beside.
 	Modes       []connectors.WriteMode
 	DeadLetters bool                      // on_data_error skip and dlq

@@ -106,17 +106,21 @@ func (doc *Document) checkWriteMode(r *report) {
 // target of each.
 func (doc *Document) checkNames(r *report) {
 	doc.targets = map[messages.StreamID]string{}
-	names, folded := map[string]bool{}, map[string]Stream{}
+	names, folded := map[string]Stream{}, map[string]Stream{}
 	for _, s := range doc.Source.Streams {
 		name := s.path + ".name"
 		if s.Name == "" || !r.sound(name) {
 			continue
 		}
-		if names[s.Name] {
-			r.add(problem{code: messages.CodeDocConflict, path: name, what: "the stream " + r.show(name, s.Name) + " is given twice", next: "remove one of the two"})
+		if first, ok := names[doc.canonical(s.Name)]; ok {
+			what := "the stream " + r.show(name, s.Name) + " is given twice"
+			if first.Name != s.Name {
+				what = "the streams " + r.show(first.path+".name", first.Name) + " and " + r.show(name, s.Name) + " are one table"
+			}
+			r.add(problem{code: messages.CodeDocConflict, path: name, what: what, next: "remove one of the two"})
 			continue
 		}
-		names[s.Name] = true
+		names[doc.canonical(s.Name)] = s
 		target, at, err := doc.targetOf(r, s)
 		switch {
 		case isPattern(s.Name) || !r.sound("source.config") || !r.sound(at):
@@ -199,7 +203,7 @@ func (doc *Document) checkTransforms(r *report) {
 	for i, t := range doc.Transforms {
 		for j, want := range t.Streams {
 			at := itemOf(itemOf("transforms", i)+".streams", j)
-			known := slices.ContainsFunc(names, func(n string) bool { return matches(want, n) || matches(n, want) })
+			known := slices.ContainsFunc(names, func(n string) bool { return doc.covers(want, n) || doc.covers(n, want) })
 			if known || want == "" || !r.sound(at) {
 				continue
 			}

@@ -97,6 +97,7 @@ func catalogue() config.Catalogue {
 	all := []connectors.WriteMode{connectors.ModeAppend, connectors.ModeReplace, connectors.ModeUpsert}
 	return config.Catalogue{
 		{Name: "postgres", Aliases: []string{"source-postgres"}, Role: config.RoleSource, Shape: serverConfig{}, Planned: true, Filter: true, Schemas: true},
+		{Name: "duck", Role: config.RoleSource, Shape: fileConfig{}, Schemas: true, DefaultSchema: "main"},
 		{Name: "file", Aliases: []string{"source-file"}, Role: config.RoleSource, Shape: fileConfig{}, Files: true},
 		{Name: "table", Role: config.RoleSource, Shape: fileConfig{}, Filter: true, Incremental: true, Schemas: true},
 		{Name: "sql", Aliases: []string{"transform-sql"}, Role: config.RoleTransform, Shape: sqlConfig{}},

@@ -181,7 +181,7 @@ func TestRefusedValues(t *testing.T) {
 		"enum typing error":    {stream("{name: a, sync_mode: ful_refresh}"), []refusal{{"6:28", messages.CodeDocValue, "source.streams[0].sync_mode", "did you mean `full_refresh`?"}}},
 		"relative preopen":     {source("use: table\n  permissions: {fs: {allowed_preopens: [data]}}"), []refusal{{"5:41", messages.CodeDocValue, "source.permissions.fs.allowed_preopens[0]", "an absolute path"}}},
 		"host with a scheme":   {source("use: table\n  permissions: {network: {allowed_hosts: ['http://x']}}"), []refusal{{"5:43", messages.CodeDocValue, "source.permissions.network.allowed_hosts[0]", "a host name"}}},
-		"unknown connector":    {source("use: tabel"), []refusal{{"4:8", messages.CodeDocValue, "source.use", "expected a source: postgres, file or table; did you mean `table`?"}}},
+		"unknown connector":    {source("use: tabel"), []refusal{{"4:8", messages.CodeDocValue, "source.use", "expected a source: postgres, duck, file or table; did you mean `table`?"}}},
 		"connector elsewhere":  {source("use: sql"), []refusal{{"4:8", messages.CodeDocValue, "source.use", "it is a transform"}}},
 		"pipeline in capitals": {strings.Replace(minimal, "pipeline: p", "pipeline: P", 1), []refusal{{"2:11", messages.CodeDocValue, "pipeline", `found "P", expected 1 to 128 characters`}}},
 		"everything missing": {"{}", []refusal{

@@ -97,7 +97,7 @@ const (
 // Stream is what is read of one table, file set or topic. Its name may be a
 // pattern until Document.Expand has replaced it.
 type Stream struct {
-	Name           string               `yaml:"name" jsonschema:"required,maxLength=1024" expect:"the name of a stream of 1 to 1024 characters" jsonschema_description:"Name of the stream, qualified by a schema or not; a glob stands for all that it matches."`
+	Name           string               `yaml:"name" jsonschema:"required,maxLength=1024" expect:"the name of a stream of 1 to 1024 characters" jsonschema_description:"Name of the stream, qualified by a schema or not; a glob stands for all that it matches: orders_* in the default schema, public.* in one, *.* in all."`
 	SyncMode       connectors.SyncMode  `yaml:"sync_mode" jsonschema:"enum=full_refresh,enum=incremental,enum=cdc,default=full_refresh" jsonschema_description:"Which rows are read."`
 	CursorField    string               `yaml:"cursor_field" jsonschema_description:"Column that grows with each change; required for incremental."`
 	TieBreaker     string               `yaml:"tie_breaker_field" jsonschema_description:"Unique column that orders rows with equal cursors."`
@@ -111,7 +111,7 @@ type Stream struct {
 	Target         string               `yaml:"target" jsonschema_description:"Name at the destination; a template over {schema} and {table}."`
 	WriteMode      connectors.WriteMode `yaml:"write_mode" jsonschema:"enum=append,enum=replace,enum=upsert" jsonschema_description:"Overrides destination.write_mode."`
 	OnLostSnapshot LostSnapshot         `yaml:"on_lost_snapshot" jsonschema:"enum=continue,enum=fail,enum=restart,default=continue" jsonschema_description:"What an unfinished load does when its snapshot is gone."`
-	Exclude        []string             `yaml:"exclude" jsonschema:"minLength=1" jsonschema_description:"Globs of names that a pattern in name leaves out."`
+	Exclude        []string             `yaml:"exclude" jsonschema:"minLength=1" jsonschema_description:"Globs of names that a pattern in name leaves out; without a schema, in whatever schema."`
 
 	path string // key path in the document
 }

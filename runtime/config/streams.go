@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -45,7 +44,7 @@ func (doc *Document) Target(id messages.StreamID) string { return doc.targets[id
 func (doc *Document) TransformsFor(id messages.StreamID) []int {
 	var out []int
 	for i, t := range doc.Transforms {
-		if len(t.Streams) == 0 || slices.ContainsFunc(t.Streams, func(p string) bool { return matches(p, string(id)) }) {
+		if len(t.Streams) == 0 || slices.ContainsFunc(t.Streams, func(p string) bool { return doc.covers(p, string(id)) }) {
 			out = append(out, i)
 		}
 	}
@@ -80,7 +79,7 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 	taken := map[string]bool{}
 	for _, s := range doc.Source.Streams {
 		if !isPattern(s.Name) {
-			taken[s.Name] = true
+			taken[doc.canonical(s.Name)] = true
 		}
 	}
 	for _, s := range doc.Source.Streams {
@@ -91,12 +90,12 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 		matched := false
 		for _, id := range found {
 			name := string(id)
-			if !matches(s.Name, name) || slices.ContainsFunc(s.Exclude, func(p string) bool { return matches(p, name) }) {
+			if !doc.selects(s.Name, name) || slices.ContainsFunc(s.Exclude, func(p string) bool { return doc.excludes(p, name) }) {
 				continue
 			}
 			matched = true
-			if !taken[name] {
-				taken[name] = true
+			if c := doc.canonical(name); !taken[c] {
+				taken[c] = true
 				one := s
 				one.Name = name
 				out.Source.Streams = append(out.Source.Streams, one)
@@ -105,7 +104,7 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 		if !matched {
 			out.report.add(problem{
 				code: messages.CodeStreamUnknown, path: s.path + ".name",
-				what: "no stream of the source matches " + doc.report.show(s.path+".name", s.Name),
+				what: "no stream of the source matches " + doc.report.show(s.path+".name", s.Name), next: doc.wider(s.Name),
 			})
 		}
 	}
@@ -125,17 +124,6 @@ func (doc *Document) mode(s Stream) connectors.WriteMode {
 	return doc.Destination.WriteMode
 }
 
-func isPattern(name string) bool { return strings.ContainsAny(name, `*?[`) }
-
-// matches reports whether a name is the pattern's or matches it.
-func matches(pattern, name string) bool {
-	if pattern == name {
-		return true
-	}
-	ok, err := path.Match(pattern, name)
-	return err == nil && ok
-}
-
 // targetOf fills the template of a stream.
 func (doc *Document) targetOf(r *report, s Stream) (target, at string, err error) {
 	template, at := "{table}", s.path+".name"
@@ -145,13 +133,7 @@ func (doc *Document) targetOf(r *report, s Stream) (target, at string, err error
 	if s.Target != "" {
 		template, at = s.Target, s.path+".target"
 	}
-	schema, table := "", s.Name
-	if doc.Source.connector.Schemas {
-		schema = textOf(doc.Source.Config, "schema")
-		if before, after, ok := strings.Cut(s.Name, "."); ok {
-			schema, table = before, after
-		}
-	}
+	schema, table := doc.split(s.Name)
 	if strings.Contains(template, "{schema}") && schema == "" {
 		return "", at, fmt.Errorf("the target uses {schema}, and stream %s has none", r.show(s.path+".name", s.Name))
 	}

@@ -93,10 +93,11 @@ func streams(doc *config.Document, o BuildOptions) ([]run.Stream, error) {
 	for _, spec := range doc.Specs() {
 		name := string(spec.Stream)
 		all = append(all, name)
-		if len(o.Streams) > 0 && !slices.Contains(o.Streams, name) {
+		asked := func(s string) bool { return doc.Names(s, spec.Stream) }
+		if len(o.Streams) > 0 && !slices.ContainsFunc(o.Streams, asked) {
 			continue
 		}
-		left = slices.DeleteFunc(left, func(s string) bool { return s == name })
+		left = slices.DeleteFunc(left, asked)
 		spec.Fresh = o.FullRefresh
 		st, _ := doc.Stream(spec.Stream)
 		out = append(out, run.Stream{StreamSpec: spec, Target: doc.Target(spec.Stream), OnLost: run.LostPolicy(st.OnLostSnapshot)})

@@ -22,7 +22,7 @@ func Builtins() config.Catalogue {
 		},
 		{
 			Name: "duckdb", Aliases: []string{"source-duckdb"}, Role: config.RoleSource,
-			Shape: duckdb.SourceConfig{}, Filter: true, Schemas: true,
+			Shape: duckdb.SourceConfig{}, Filter: true, Schemas: true, DefaultSchema: "main",
 		},
 		{
 			Name: "generator", Aliases: []string{"source-generator"}, Role: config.RoleSource,
