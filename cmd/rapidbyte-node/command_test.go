@@ -68,7 +68,7 @@ func write(t *testing.T, dir, name, text string) string {
 
 func TestWrongUsageIsExplained(t *testing.T) {
 	for _, c := range []struct{ args, what, next string }{
-		{"", "no command was given", "Use one of: check, completion, discover, help, run, schema, version"},
+		{"", "no command was given", "Use one of: check, completion, discover, dlq, help, run, schema, version"},
 		{"rnu x.yaml", `unknown command "rnu"`, "Did you mean `rapidbyte-node run`?"},
 		{"x.yaml", `unknown command "x.yaml"`, "Did you mean `rapidbyte-node run x.yaml`?"},
 		{"help rnu", `unknown command "rnu"`, "Did you mean `rapidbyte-node run`?"},
@@ -79,6 +79,10 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{"run a.yaml -x", "unknown shorthand flag: 'x' in -x", "See `rapidbyte-node run --help`."},
 		{"run a.yaml --stream", "flag needs an argument: --stream", "See `rapidbyte-node run --help`."},
 		{"run a.yaml --output xml", `invalid argument "xml" for "-o, --output" flag: want auto, plain or json`, "See `rapidbyte-node run --help`."},
+		{"dlq", "dlq needs a command", "Use one of: export, list, purge, replay, show"},
+		{"dlq lst a.yaml", `unknown command "lst"`, "Did you mean `rapidbyte-node dlq list`?"},
+		{"dlq list", "list needs a pipeline document", "For example: `rapidbyte-node dlq list pipeline.yaml`; `-` reads it from stdin."},
+		{"dlq show a.yaml", "show needs the ID of a dead letter", "`rapidbyte-node dlq list a.yaml` lists them."},
 		{"schema x", `schema takes no argument, found "x"`, "See `rapidbyte-node schema --help`."},
 		{"completion tcsh", "completion needs the name of a shell", "Use one of: bash, zsh, fish, powershell"},
 	} {

@@ -11,6 +11,8 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/config"
+	"rapidbyte.io/node/runtime/node"
 )
 
 func main() {
@@ -25,7 +27,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, env func(str
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, args: args, notify: notifySignals}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, args: args, notify: notifySignals, boxes: node.DeadLetters}
 	return a.main()
 }
 
@@ -36,6 +38,7 @@ type app struct {
 	env            func(string) (string, bool)
 	args           []string
 	notify         func() (ch <-chan os.Signal, stop func())
+	boxes          func(*config.Document) (connectors.DeadLetterBox, error)
 	flags          globalFlags
 	toStderr       bool     // results go to stderr: the events have stdout
 	out            *outcome // what the command has to say; nil: it has said it
@@ -53,7 +56,7 @@ func (a *app) main() (code int) {
 		}
 	}()
 	cmd, err := root.ExecuteContextC(context.Background())
-	command = cmd.Name()
+	command = commandName(cmd)
 	if err != nil {
 		a.flags.output = asked(a.args, a.flags.output)
 		return a.finish(command, failed(usageOf(cmd, err)))

@@ -95,7 +95,7 @@ func (a *app) root() *cobra.Command {
 	f.CountVarP(&a.flags.verbose, "verbose", "v", "say more; -vv says all")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "say nothing but errors; with --output json, the result too")
 	root.MarkFlagsMutuallyExclusive("verbose", "quiet")
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.discoverCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
+	root.AddCommand(a.runCommand(), a.checkCommand(), a.discoverCommand(), a.dlqCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range append(root.Commands(), root) {
 		_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"auto", "plain", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -198,6 +198,14 @@ func commandNames(root *cobra.Command) []string {
 		}
 	}
 	return out
+}
+
+// commandName is the path of a command without the program: "run", "dlq list".
+func commandName(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return cmd.Name()
+	}
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
 // oneDocument is the Args of the commands that take a pipeline document.
