@@ -41,7 +41,8 @@ type Session interface {
 	// Begin makes l the current load: targets and staging exist, each part has a
 	// receipt at commit 0 that carries the part, receipts and staging of earlier
 	// loads of that name are gone. One atomic step; beginning a begun load again
-	// changes nothing. Called by the coordinator before any task of l.
+	// changes nothing, except that an Evolver brings it to another Shape. Called by the
+	// coordinator before any task of l.
 	Begin(ctx context.Context, l Load) error
 
 	// OpenWriter fences every other writer of the part, waits until the fate of its
@@ -136,4 +137,12 @@ type DeadLetterBox interface {
 	// row and the removal of its dead letter in one transaction. A row that fails again
 	// stays.
 	Replay(ctx context.Context, q DeadLetterQuery) (Replayed, error)
+}
+
+// Evolver is implemented by a Destination that can bring a begun load to another shape:
+// the source has more or fewer columns than when the load began.
+type Evolver interface {
+	// Evolves reports whether Begin does that for a load of mode, in the same step that
+	// records the new Shape; it refuses what it cannot do with KindSchema or KindConfig.
+	Evolves(mode WriteMode) bool
 }

@@ -185,6 +185,9 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 	other := before.Identity != "" && before.Identity != l.Identity
 	modeChanged := before.Mode != "" && before.Mode != l.Mode
 	shapeChanged := before.Shape != "" && before.Shape != l.Shape
+	if shapeChanged && !modeChanged && !other && s.evolves(*l, st) {
+		return "", nil // Begin brings the target to the new shape, or refuses
+	}
 	switch {
 	case untouched && (other || modeChanged || shapeChanged || l.Continuity != connectors.ContinueExact):
 		restart(l)
@@ -217,6 +220,13 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 		return "", lost(at, errors.New("the snapshot of the unfinished load is gone, and on_lost_snapshot is fail"))
 	}
 	return fmt.Sprintf("stream %s: two snapshots were read; a row that changed between them may be missing or doubled (on_lost_snapshot: continue)", l.ID.Name), nil
+}
+
+// evolves reports whether a history that goes on may change its columns: rows come
+// only behind the position, so those before it are not read again.
+func (s Spec) evolves(l connectors.Load, st Stream) bool {
+	e, ok := s.Destination.(connectors.Evolver)
+	return ok && st.Sync == connectors.SyncIncremental && l.Continuity == connectors.ContinueExact && e.Evolves(l.Mode)
 }
 
 // touched reports whether any part of the load has committed something.
