@@ -66,7 +66,7 @@ type column struct {
 	dataMax  int // bytes of data, or elements, that a batch may have
 	dataHint int // bytes that the batch before had, and a little more
 
-	mem                        memory.Allocator
+	mem                       memory.Allocator
 	fixBuf, dataBuf, validBuf *memory.Buffer
 }
 

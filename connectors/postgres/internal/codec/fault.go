@@ -39,6 +39,14 @@ var (
 	faultNested    = &fault{why: "the array has more than one dimension"}
 	faultBound     = &fault{why: "the array does not begin at index 1"}
 
+	faultServerRange = &fault{why: "the value is out of range of the column type", show: true}
+	faultInexact     = &fault{why: "the number has more digits than the float", show: true}
+	faultFiner       = &fault{class: classFiner, why: "the value has smaller parts of a second than the column type keeps", show: true}
+	faultDay         = &fault{why: "the date is not a whole day", show: true}
+	faultLong        = &fault{why: "the value is longer than the column type allows", show: true}
+	faultUUID        = &fault{why: "the text is not a UUID", show: true}
+	faultNumber      = &fault{why: "the text is not a number", show: true}
+
 	faultNUL       = &fault{why: "the text has a NUL character", show: true}
 	faultEscape    = &fault{why: `jsonb has no place for the character \u0000`, show: true}
 	faultSurrogate = &fault{why: "half a surrogate pair is no character", show: true}
