@@ -196,7 +196,7 @@ func (c *Conn) watched(ctx context.Context, op string, f func() error) error {
 		return err
 	}
 	<-done
-	c.fail(context.Cause(ctx))
+	_ = c.fail(context.Cause(ctx)) // the cause goes with what f says
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", op, context.Cause(ctx), err)
 	}
