@@ -1,0 +1,73 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/internal/codec"
+	"rapidbyte.io/node/messages"
+)
+
+// layout is how rows of the stream go into the table, or into the staging table, as it
+// is now.
+type layout struct {
+	schema, table   string // that rows are written to: the target, or the staging table
+	oid             uint32
+	columns         []layoutColumn // in the order in which rows are sent: the stream's, then metadata
+	key             []string       // of an upsert
+	keyed           bool           // a unique index on exactly key exists
+	rowTriggers     bool           // a trigger may change or drop a row before it is written
+	generatedAlways bool           // some written column is GENERATED ALWAYS AS IDENTITY: INSERT needs OVERRIDING SYSTEM VALUE
+}
+
+// layoutColumn is one column that is written.
+type layoutColumn struct {
+	name  string
+	field int         // of the stream's schema; -1: metadata
+	typ   *codec.Type // of the table's column, with OIDs of this server
+	meta  string      // "", ColumnRun, ColumnLoadedAt
+}
+
+// layout reads what a writer needs to know. stage is the name of the staging table; empty
+// stands for the target itself.
+func (g goal) layout(ctx context.Context, conn *pgx.Conn, stage string) (*layout, error) {
+	into := g.target()
+	if stage != "" {
+		into.name = stage
+	}
+	t, err := readRelation(ctx, conn, into.schema, into.name)
+	if err != nil {
+		return nil, g.classify(ctx, err)
+	}
+	if t == nil {
+		e := g.fail(connectors.KindSchema, messages.CodeDestMissing, "", fmt.Errorf("the table %s is gone", into))
+		e.Next = "Restore it, or load again with `--full-refresh`."
+		return nil, e
+	}
+	slots, bad := g.slots(t)
+	if bad = append(bad, g.fits(t, slots)...); len(bad) > 0 {
+		return nil, bad[0]
+	}
+	l := &layout{schema: t.schema, table: t.name, oid: t.oid, rowTriggers: t.rowTriggers}
+	for _, s := range slots {
+		switch {
+		case s.has == nil && s.meta == "" && g.policy.NewColumn == connectors.ColumnIgnore, s.has != nil && s.has.generated:
+			continue
+		case s.has == nil:
+			return nil, g.fail(connectors.KindSchema, messages.CodeSchemaColumn, s.name, fmt.Errorf("the table %s has no column %s any more", into, s.name))
+		}
+		l.generatedAlways = l.generatedAlways || s.has.identity == 'a'
+		l.columns = append(l.columns, layoutColumn{name: s.name, field: s.field, typ: s.has.Type, meta: s.meta})
+	}
+	if len(l.columns) == 0 {
+		return nil, g.fail(connectors.KindSchema, messages.CodeSchemaEmpty, "", errors.New("the table has none of the stream's columns"))
+	}
+	if g.mode == connectors.ModeUpsert {
+		l.key, l.keyed = g.stream.Key, t.keyed(g.stream.Key)
+	}
+	return l, nil
+}
