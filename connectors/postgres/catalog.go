@@ -59,6 +59,7 @@ type attribute struct {
 	hasDefault bool   // also when it is generated
 	collation  string // as a statement spells it; empty: the type's own
 	readable   bool   // the current role may select it
+	bytewise   bool   // equal values of a text are equal bytes
 }
 
 // qname returns the relation's name.
@@ -194,6 +195,7 @@ func readTrees(ctx context.Context, conn *pgx.Conn, byOID map[uint32]*relation) 
 const columnsSQL = `
 SELECT a.attrelid, a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 	a.attgenerated <> '', a.attidentity::text, a.atthasdef, coalesce(has_column_privilege(a.attrelid, a.attnum, 'SELECT'), false),
+	coalesce(l.collisdeterministic, true),
 	CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) ELSE '' END
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -216,7 +218,7 @@ func readColumns(ctx context.Context, conn *pgx.Conn, oids []uint32, byOID map[u
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (read, error) {
 		var c read
 		err := row.Scan(&c.of, &c.num, &c.Name, &c.typ.oid, &c.typ.mod, &c.typ.text, &c.NotNull,
-			&c.generated, &c.identity, &c.hasDefault, &c.readable, &c.collation)
+			&c.generated, &c.identity, &c.hasDefault, &c.readable, &c.bytewise, &c.collation)
 		return c, err
 	})
 	if err != nil {

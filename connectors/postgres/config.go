@@ -42,6 +42,8 @@ type SourceConfig struct {
 	FetchRows   int                 `yaml:"fetch_rows" jsonschema:"minimum=1,maximum=1048576,default=16384" jsonschema_description:"Rows that are fetched at a time."`
 	FetchBytes  connectors.ByteSize `yaml:"fetch_bytes" jsonschema:"minimum=64kb,default=8mb" jsonschema_description:"Bytes that are fetched at a time."`
 	ReadTimeout time.Duration       `yaml:"read_timeout" jsonschema:"default=0s" jsonschema_description:"Time without a byte from the server that ends a read; 0 is no limit."`
+
+	AsText []string `yaml:"as_text" jsonschema_description:"Types such as timestamptz, or columns as table.column or schema.table.column, that travel as text: for values that Arrow cannot hold."`
 }
 
 // LoadMethod says how rows reach the server.
@@ -87,6 +89,11 @@ func (c SourceConfig) Problems() []connectors.Problem {
 	}
 	if c.Publication != "" {
 		p = append(p, identifier("publication", c.Publication)...)
+	}
+	for i, entry := range c.AsText {
+		if strings.TrimSpace(entry) == "" {
+			p = append(p, connectors.Problem{Path: fmt.Sprintf("as_text[%d]", i), Message: "the entry is empty, expected a type such as timestamptz, or a column such as orders.paid_at"})
+		}
 	}
 	return append(p, notNegative("read_timeout", c.ReadTimeout)...)
 }

@@ -13,6 +13,7 @@ type Stream struct {
 
 	Order  []Key    // cursor, then tie-breakers; empty: any order
 	After  []string // values of the first keys: only rows behind them
+	Again  bool     // instead: only rows up to After
 	From   *string  // least value of the first key, inclusive
 	UpTo   *string  // greatest value of the first key, inclusive
 	Nulls  Nulls    // what becomes of rows without a cursor
@@ -160,7 +161,11 @@ func (s Stream) bounds() []string {
 	case NullsAny:
 	}
 	if n := min(len(s.After), len(keys)); n > 0 {
-		out = append(out, behind(keys[:n], s.After[:n])...)
+		rest := behind(keys[:n], s.After[:n])
+		if s.Again {
+			rest = []string{"NOT (" + strings.Join(rest, " AND ") + ")"}
+		}
+		out = append(out, rest...)
 	}
 	if s.Nulls == NullsOnly {
 		return out
