@@ -186,7 +186,7 @@ func TestSuiteCatchesASourceThat(t *testing.T) {
 		}},
 		{"plans something else each time", "scan_is_deterministic", "the same source again", spoiledSource{planFn: func(p *connectors.Plan) {
 			scans++
-			p.Loads[0].Parts[0].Scan = fmt.Sprintf("scan %d", scans)
+			p.Loads[0].Parts[0].Rows = int64(scans)
 		}}},
 		{"forgets unfinished loads", "unfinished_load_is_continued", "keeps its number", spoiledSource{scanFn: func(r *connectors.ScanRequest) {
 			for i := range r.Previous.Loads {
