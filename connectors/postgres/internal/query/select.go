@@ -210,7 +210,8 @@ func (k Key) compare(operator, value string) string {
 	return Ident(k.Column) + " " + operator + " " + k.literal(value)
 }
 
-// orderBy sorts by the default order of the types, which is that of the operators.
+// orderBy sorts by the default order of the types, which is that of the operators. The
+// names are qualified: alone they would mean a column of the result, which may be text.
 func (s Stream) orderBy() []string {
 	keys := s.Order
 	if len(keys) > 0 && s.Nulls == NullsOnly {
@@ -218,7 +219,7 @@ func (s Stream) orderBy() []string {
 	}
 	var out []string
 	for _, k := range keys {
-		out = append(out, Ident(k.Column))
+		out = append(out, Qualified(s.Table, k.Column))
 	}
 	return out
 }
