@@ -206,7 +206,8 @@ func (p *scanPlanner) upto(ctx context.Context, d *described, k followKey) (*str
 	}
 	var upto, ahead *string
 	var future bool
-	err := p.conn.QueryRow(ctx, sql+"\nORDER BY "+cursor+" DESC LIMIT 1").Scan(&upto, &future, &ahead)
+	// Not the bare name, which would be the text that is selected: '9' > '10'.
+	err := p.conn.QueryRow(ctx, sql+"\nORDER BY "+query.Ident(d.rel.name)+"."+cursor+" DESC LIMIT 1").Scan(&upto, &future, &ahead)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no row has a cursor
 	}
