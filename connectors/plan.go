@@ -134,6 +134,7 @@ type StreamSpec struct {
 type Discovered struct {
 	StreamPlan
 	Cursors []string // columns that can serve as cursor, best first
+	View    bool     // derived from other streams: a copy of everything leaves it out
 }
 
 // Limits bound what a reader builds. The engine derives them from the document's

@@ -3,6 +3,8 @@
 //	rapidbyte-node run pipeline.yaml       moves the data, shows progress, prints a summary
 //	rapidbyte-node check pipeline.yaml     looks whether a run would work; changes nothing
 //	rapidbyte-node discover pipeline.yaml  lists the streams of the source
+//	rapidbyte-node init --from URI --to URI  writes a document from what the source has
+//	rapidbyte-node copy --from URI --to URI  runs such a document at once
 //	rapidbyte-node dlq list pipeline.yaml  lists rows that were set aside; show, export, replay, purge
 //	rapidbyte-node schema                  prints the JSON Schema of the document
 //	rapidbyte-node completion, version, help

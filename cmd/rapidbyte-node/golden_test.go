@@ -99,7 +99,7 @@ func TestEveryCodeHasAnExitCodeOfTheTable(t *testing.T) {
 
 // Help is part of the interface: the exit codes are in it.
 func TestGoldenHelp(t *testing.T) {
-	for _, args := range []string{"--help", "run --help", "check --help", "discover --help", "dlq --help", "dlq list --help", "dlq show --help", "dlq export --help", "dlq replay --help", "dlq purge --help", "schema --help", "completion --help", "version --help", "help exit-codes"} {
+	for _, args := range []string{"--help", "run --help", "check --help", "discover --help", "init --help", "copy --help", "dlq --help", "dlq list --help", "dlq show --help", "dlq export --help", "dlq replay --help", "dlq purge --help", "schema --help", "completion --help", "version --help", "help exit-codes"} {
 		t.Run(args, func(t *testing.T) {
 			r := invoke(t, nil, strings.Fields(args)...)
 			require.Zero(t, r.code)

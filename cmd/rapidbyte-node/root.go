@@ -51,7 +51,8 @@ where it stopped.
 
 Results go to stdout; progress, logs and errors go to stderr.`
 
-const rootExample = `  rapidbyte-node check pipeline.yaml
+const rootExample = `  rapidbyte-node copy --from postgres://app@db/shop --to duckdb:shop.duckdb
+  rapidbyte-node check pipeline.yaml
   rapidbyte-node run pipeline.yaml
   rapidbyte-node run pipeline.yaml --stream orders --full-refresh
   rapidbyte-node run pipeline.yaml --output json --events events.ndjson`
@@ -95,7 +96,7 @@ func (a *app) root() *cobra.Command {
 	f.CountVarP(&a.flags.verbose, "verbose", "v", "say more; -vv says all")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "say nothing but errors; with --output json, the result too")
 	root.MarkFlagsMutuallyExclusive("verbose", "quiet")
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.discoverCommand(), a.dlqCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
+	root.AddCommand(a.runCommand(), a.copyCommand(), a.initCommand(), a.checkCommand(), a.discoverCommand(), a.dlqCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range append(root.Commands(), root) {
 		_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"auto", "plain", "json"}, cobra.ShellCompDirectiveNoFileComp))

@@ -30,6 +30,7 @@ type runFlags struct {
 	fullRefresh bool
 	rebuild     bool
 	events      string
+	guard       func(context.Context, statestore.Store) error // nil, or what may forbid the run
 }
 
 const runLong = `run moves the data of a pipeline and resumes where the last run stopped.
@@ -49,13 +50,18 @@ func (a *app) runCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringArrayVar(&o.streams, "stream", nil, "only this `stream`; may be repeated")
+	o.add(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("stream", a.completeStreams)
+	return cmd
+}
+
+// add defines the flags that run and copy share.
+func (o *runFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&o.streams, "stream", nil, "only this `stream`; may be repeated")
 	f.BoolVar(&o.fullRefresh, "full-refresh", false, "begin new loads and forget what earlier ones read")
 	f.BoolVar(&o.rebuild, "rebuild-state", false, "rebuild a lost or damaged state store from the destination's receipts")
 	f.StringVar(&o.events, "events", "", "write the events as NDJSON to this `file`; - is stdout")
-	_ = cmd.RegisterFlagCompletionFunc("stream", a.completeStreams)
-	return cmd
 }
 
 // completeStreams completes the names that the document gives.
@@ -99,11 +105,20 @@ func (a *app) run(ctx context.Context, path string, o runFlags) outcome {
 	if err != nil {
 		return failed(err)
 	}
+	return a.runDocument(doc, path, o, stop)
+}
+
+// runDocument moves the data of doc. path is where it was read, empty for one that was
+// made up.
+func (a *app) runDocument(doc *config.Document, path string, o runFlags, stop *stopper) outcome {
 	if err := a.probeReport(); err != nil {
 		return failed(err)
 	}
 	a.limitMemory(int64(doc.Resources.MaxMemory))
 	spec, err := node.Build(stop.ctx, doc, node.BuildOptions{Streams: o.streams, FullRefresh: o.fullRefresh, Adopt: o.rebuild})
+	if err != nil && path == "" {
+		err = plainly(err)
+	}
 	if err != nil {
 		return stop.failed(err)
 	}
@@ -114,6 +129,11 @@ func (a *app) run(ctx context.Context, path string, o runFlags) outcome {
 	store, err := node.OpenStore(stop.ctx, doc, o.rebuild)
 	if err != nil {
 		return stop.failed(errors.Join(err, rec.close()))
+	}
+	if o.guard != nil {
+		if err := o.guard(stop.ctx, store); err != nil {
+			return stop.failed(errors.Join(err, store.Close(), rec.close()))
+		}
 	}
 	job := &job{app: a, spec: spec, store: store, stop: stop, story: newStory()}
 	result := job.move(rec)

@@ -145,11 +145,13 @@ func (s *Source) Discover(ctx context.Context, streams []connectors.StreamSpec) 
 		return nil, err
 	}
 	defer db.close()
+	var views map[messages.StreamID]bool
 	if len(streams) == 0 {
-		names, err := s.list(ctx, db)
+		names, isView, err := s.list(ctx, db)
 		if err != nil {
 			return nil, err
 		}
+		views = isView
 		for _, n := range names {
 			streams = append(streams, connectors.StreamSpec{Stream: n})
 		}
@@ -160,31 +162,32 @@ func (s *Source) Discover(ctx context.Context, streams []connectors.StreamSpec) 
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, connectors.Discovered{StreamPlan: r.plan, Cursors: r.cursors()})
+		out = append(out, connectors.Discovered{StreamPlan: r.plan, Cursors: r.cursors(), View: views[spec.Stream]})
 	}
 	return out, nil
 }
 
 // list names the tables and views of the configured schema, or of all.
-func (s *Source) list(ctx context.Context, db *session) ([]messages.StreamID, error) {
-	rows, err := db.conn.Rows(ctx, `SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal AND NOT temporary
-		UNION ALL SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = current_database() AND NOT internal AND NOT temporary ORDER BY ALL`)
+func (s *Source) list(ctx context.Context, db *session) (names []messages.StreamID, views map[messages.StreamID]bool, err error) {
+	rows, err := db.conn.Rows(ctx, `SELECT schema_name, table_name, 'table' FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal AND NOT temporary
+		UNION ALL SELECT schema_name, view_name, 'view' FROM duckdb_views() WHERE database_name = current_database() AND NOT internal AND NOT temporary ORDER BY ALL`)
 	if err != nil {
-		return nil, s.classify(ctx, "list the tables", err)
+		return nil, nil, s.classify(ctx, "list the tables", err)
 	}
-	var out []messages.StreamID
+	views = map[messages.StreamID]bool{}
 	for _, values := range rows {
 		r := row{values: values}
-		schema, name := r.text(), r.text()
+		schema, name, kind := r.text(), r.text(), r.text()
 		if schema == bookkeeping || strings.HasPrefix(name, stagePrefix) || s.cfg.Schema != "" && !strings.EqualFold(schema, s.cfg.Schema) {
 			continue
 		}
 		if !strings.EqualFold(schema, s.schema()) {
 			name = schema + "." + name
 		}
-		out = append(out, messages.StreamID(name))
+		names = append(names, messages.StreamID(name))
+		views[messages.StreamID(name)] = kind == "view"
 	}
-	return out, nil
+	return names, views, nil
 }
 
 // schema is where names without a schema are looked up.
@@ -216,7 +219,7 @@ func (s *Source) find(ctx context.Context, db *session, stream messages.StreamID
 			return t, nil
 		}
 	}
-	names, err := s.list(ctx, db)
+	names, _, err := s.list(ctx, db)
 	if err != nil {
 		return nil, err
 	}

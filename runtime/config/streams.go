@@ -75,7 +75,31 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 	}
 	out := *doc
 	out.report.problems, out.report.bad = nil, maps.Clone(doc.report.bad) // doc stays as it is
-	out.Source.Streams = nil
+	out.Source.Streams = doc.choose(&out.report, found)
+	out.checkNames(&out.report)
+	out.checkTransforms(&out.report)
+	if err := out.report.err(); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// Choose returns the streams that the document asks for: those of found that its
+// patterns match, and each that is spelled out, found or not. It does not look at
+// targets. Its error is Problems: a pattern that matches nothing.
+func (doc *Document) Choose(found []messages.StreamID) ([]messages.StreamID, error) {
+	r := doc.report
+	r.problems, r.bad = nil, maps.Clone(doc.report.bad)
+	var out []messages.StreamID
+	for _, s := range doc.choose(&r, found) {
+		out = append(out, messages.StreamID(s.Name))
+	}
+	return out, r.err()
+}
+
+// choose replaces patterns by what they match.
+func (doc *Document) choose(r *report, found []messages.StreamID) []Stream {
+	var out []Stream
 	taken := map[string]bool{}
 	for _, s := range doc.Source.Streams {
 		if !isPattern(s.Name) {
@@ -84,7 +108,7 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 	}
 	for _, s := range doc.Source.Streams {
 		if !isPattern(s.Name) {
-			out.Source.Streams = append(out.Source.Streams, s)
+			out = append(out, s)
 			continue
 		}
 		matched := false
@@ -98,22 +122,17 @@ func (doc *Document) Expand(found []messages.StreamID) (*Document, error) {
 				taken[c] = true
 				one := s
 				one.Name = name
-				out.Source.Streams = append(out.Source.Streams, one)
+				out = append(out, one)
 			}
 		}
 		if !matched {
-			out.report.add(problem{
+			r.add(problem{
 				code: messages.CodeStreamUnknown, path: s.path + ".name",
 				what: "no stream of the source matches " + doc.report.show(s.path+".name", s.Name), next: doc.wider(s.Name),
 			})
 		}
 	}
-	out.checkNames(&out.report)
-	out.checkTransforms(&out.report)
-	if err := out.report.err(); err != nil {
-		return nil, err
-	}
-	return &out, nil
+	return out
 }
 
 // mode returns the write mode of a stream.
