@@ -194,7 +194,7 @@ func isTime(t messages.CursorType) bool {
 // upto returns the greatest cursor that is read now, nil if there is none. A time that is
 // far ahead of the server's clock would hide all that comes: it is left for later.
 func (p *scanPlanner) upto(ctx context.Context, d *described, k followKey) (*string, error) {
-	cursor := query.Ident(k.Column)
+	cursor := query.Qualified(d.rel.name, k.Column) // alone it would mean a column of the result in ORDER BY
 	sql := "SELECT " + cursor + "::text, false, NULL FROM "
 	if isTime(k.Cursor) {
 		sql = "SELECT least(" + cursor + ", (now() + interval '24 hours')::" + k.Type + ")::text, " +
@@ -206,8 +206,7 @@ func (p *scanPlanner) upto(ctx context.Context, d *described, k followKey) (*str
 	}
 	var upto, ahead *string
 	var future bool
-	// Not the bare name, which would be the text that is selected: '9' > '10'.
-	err := p.conn.QueryRow(ctx, sql+"\nORDER BY "+query.Ident(d.rel.name)+"."+cursor+" DESC LIMIT 1").Scan(&upto, &future, &ahead)
+	err := p.conn.QueryRow(ctx, sql+"\nORDER BY "+cursor+" DESC LIMIT 1").Scan(&upto, &future, &ahead)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no row has a cursor
 	}
