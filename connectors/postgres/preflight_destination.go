@@ -161,7 +161,7 @@ func (r *report) rights(method Swap) []string {
 	case r.mode == connectors.ModeUpsert:
 		return []string{"SELECT", "INSERT", "UPDATE"}
 	case method == SwapRename:
-		return []string{"SELECT"}
+		return []string{"SELECT", "DELETE"} // the latter for the lock
 	default:
 		return []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 	}

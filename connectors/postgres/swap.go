@@ -69,8 +69,12 @@ func (g goal) swapError(ctx context.Context, err error) error {
 		return nil
 	}
 	err = classify(ctx, connectors.StageDestination, fmt.Sprintf("swap the table %s in", g.target()), err)
-	if e, ok := errors.AsType[*connectors.Error](err); ok && e.Place.Stream == "" {
-		e.Place.Stream = g.stream.Stream
+	if e, ok := errors.AsType[*connectors.Error](err); ok {
+		e.Place = e.Place.Or(messages.Place{Stream: g.stream.Stream})
+		if strings.HasPrefix(stateOf(err), "23") {
+			e.Code = messages.CodeRowRefused
+			e.Next = "Mend the rows at the source, or the constraint of the table, then run again."
+		}
 	}
 	return err
 }

@@ -146,7 +146,7 @@ func (m merging) statement() string {
 	}
 	match := strings.Join(on, " AND ")
 	if m.rewrite {
-		match += fmt.Sprintf(" AND ROW(%s) *= ROW(%s)", each("t", m.compare), each("s", m.compare))
+		match += fmt.Sprintf(" AND ROW(%s)::record *= ROW(%s)::record", each("t", m.compare), each("s", m.compare))
 		return fmt.Sprintf(`WITH gone AS (DELETE FROM %s AS t WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s) RETURNING 1)
 %s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s) AND (SELECT count(*) FROM gone) >= 0`, m.from, m.stage, match, insert, m.from, match)
 	}
@@ -155,7 +155,7 @@ func (m merging) statement() string {
 		sets[i] = query.Ident(c) + " = s." + query.Ident(c)
 	}
 	return fmt.Sprintf(`WITH gone AS (DELETE FROM %[1]s AS t WHERE NOT EXISTS (SELECT FROM %[2]s AS s WHERE %[3]s) RETURNING 1),
-changed AS (UPDATE %[1]s AS t SET %[4]s FROM %[2]s AS s WHERE %[3]s AND ROW(%[5]s) *<> ROW(%[6]s) AND (SELECT count(*) FROM gone) >= 0 RETURNING 1)
+changed AS (UPDATE %[1]s AS t SET %[4]s FROM %[2]s AS s WHERE %[3]s AND ROW(%[5]s)::record *<> ROW(%[6]s)::record AND (SELECT count(*) FROM gone) >= 0 RETURNING 1)
 %[7]s WHERE NOT EXISTS (SELECT FROM %[1]s AS t WHERE %[3]s) AND (SELECT count(*) FROM changed) >= 0`,
 		m.from, m.stage, match, strings.Join(sets, ", "), each("t", m.compare), each("s", m.compare), insert)
 }

@@ -25,6 +25,7 @@ type bench struct {
 	db     string
 	conn   *pgx.Conn
 	goal   goal
+	roles  int
 }
 
 func plainSchema() *arrow.Schema {
@@ -146,4 +147,26 @@ func (b *bench) like(conn *pgx.Conn, schema, table string) {
 		fields[i], _ = codec.Field(c.Column, false)
 	}
 	b.goal.stream.Schema, b.goal.stream.Key = arrow.NewSchema(fields, nil), r.key
+}
+
+// schemaOf makes a schema of int columns, except name.
+func schemaOf(names ...string) *arrow.Schema {
+	fields := make([]arrow.Field, len(names))
+	for i, n := range names {
+		fields[i] = arrow.Field{Name: n, Type: arrow.PrimitiveTypes.Int64, Nullable: true}
+		if n == "name" {
+			fields[i].Type = arrow.BinaryTypes.String
+		}
+	}
+	return arrow.NewSchema(fields, nil)
+}
+
+// role makes a role, which belongs to the whole server.
+func (b *bench) role(options string) string {
+	b.t.Helper()
+	b.roles++
+	name := fmt.Sprintf("%s_r%d", b.db, b.roles)
+	b.sql("CREATE ROLE " + name + " " + options)
+	b.t.Cleanup(func() { b.sql("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name) })
+	return name
 }
