@@ -38,6 +38,7 @@ type dialer struct {
 	password    string            // empty: that of .pgpass
 	stage       string            // of the connector
 	application string
+	pooler      *pooler // shared by copies
 
 	connectTimeout, lockTimeout, statementTimeout time.Duration
 }
@@ -45,7 +46,7 @@ type dialer struct {
 // newDialer looks at the text of c only. Its errors hold no secrets.
 func newDialer(c Connection, stage string) (*dialer, error) {
 	d := &dialer{
-		stage: stage, application: "rapidbyte", password: c.Password.Reveal(),
+		stage: stage, application: "rapidbyte", password: c.Password.Reveal(), pooler: &pooler{},
 		connectTimeout: c.ConnectTimeout, lockTimeout: cmp.Or(c.LockTimeout, defaultLockTimeout), statementTimeout: c.StatementTimeout,
 	}
 	if c.DSN.IsZero() {
@@ -96,6 +97,20 @@ func (d *dialer) named(application string) *dialer {
 
 // control returns a connection for catalogue and bookkeeping.
 func (d *dialer) control(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := d.plain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := d.limited(ctx)
+	defer cancel()
+	if err := d.pooler.check(ctx, conn, d.plain); err != nil {
+		return nil, errors.Join(err, conn.Close(ctx))
+	}
+	return conn, nil
+}
+
+// plain returns a connection to whatever answers.
+func (d *dialer) plain(ctx context.Context) (*pgx.Conn, error) {
 	cfg, err := d.config()
 	if err != nil {
 		return nil, err

@@ -104,7 +104,8 @@ func (r *refusal) Unwrap() error { return r.err }
 const whereMax = 500
 
 func refusalText(err error, e *pgconn.PgError) string {
-	b := err.Error()
+	var b strings.Builder
+	b.WriteString(err.Error())
 	for _, more := range []struct{ name, text string }{
 		{"detail", e.Detail}, {"hint", e.Hint}, {"constraint", e.ConstraintName}, {"column", e.ColumnName}, {"context", e.Where},
 	} {
@@ -112,10 +113,10 @@ func refusalText(err error, e *pgconn.PgError) string {
 			more.text = strings.ToValidUTF8(more.text[:whereMax], "") + " ..."
 		}
 		if more.text != "" {
-			b += "; " + more.name + ": " + more.text
+			b.WriteString("; " + more.name + ": " + more.text)
 		}
 	}
-	return b
+	return b.String()
 }
 
 // copyLine is the CONTEXT of an error in a COPY.
