@@ -46,12 +46,13 @@ var formOps = map[form]op{
 // buffers of the array that it becomes. A bitmap of validity exists from the first
 // null on.
 type column struct {
+	// What the hot loop touches comes first.
 	op    op
-	width int // bytes of a value in fix; 0 for bits and offsets
-
 	fix   []byte // values; bits of booleans; offsets, one more than values
 	data  []byte // of texts and binaries, used to used
 	used  int
+	width int // bytes of a value in fix; 0 for bits and offsets
+
 	valid []byte // nil: no null so far
 	nulls int
 	cap   int // values that fix has room for
@@ -65,6 +66,7 @@ type column struct {
 	sql      string
 	dataMax  int // bytes of data, or elements, that a batch may have
 	dataHint int // bytes that the batch before had, and a little more
+	hint     int // elements that the batch before had
 
 	mem                       memory.Allocator
 	fixBuf, dataBuf, validBuf *memory.Buffer
@@ -209,10 +211,13 @@ func (c *column) cut(n, end int) {
 
 // varBytes is what the footprint has beside the fixed part.
 func (c *column) varBytes() int64 {
-	if c.op == opList {
-		return c.child.bytes(c.child.n)
+	switch {
+	case c.op != opList:
+		return int64(c.used)
+	case c.child.n == 0:
+		return 0
 	}
-	return int64(c.used)
+	return c.child.bytes(c.child.n)
 }
 
 // bytes is the footprint of the first n values, as messages.ArrowRows counts it.
@@ -273,6 +278,7 @@ func (c *column) take(n int) arrow.ArrayData {
 	}
 	out := array.NewData(c.field.Type, n, bufs[:count], children, c.nulls, 0)
 	c.release()
+	c.hint = n
 	return out
 }
 

@@ -66,7 +66,7 @@ func (d *Decoder) row(b []byte) int { //nolint:funlen // the hot loop: one flat 
 					break
 				}
 			}
-			if !utf8.Valid(v) {
+			if !isASCII(v) && !utf8.Valid(v) {
 				f = faultUTF8
 				break
 			}
@@ -82,6 +82,20 @@ func (d *Decoder) row(b []byte) int { //nolint:funlen // the hot loop: one flat 
 		}
 	}
 	return p
+}
+
+// isASCII is utf8.Valid for the usual texts, in fewer instructions.
+func isASCII(v []byte) bool {
+	const high = 0x8080808080808080
+	var bits uint64
+	for len(v) >= 8 {
+		bits |= binary.LittleEndian.Uint64(v)
+		v = v[8:]
+	}
+	for _, b := range v {
+		bits |= uint64(b)
+	}
+	return bits&high == 0
 }
 
 // put writes value n.
@@ -287,7 +301,7 @@ func (c *column) putList(n int, v []byte) *fault {
 		if need > c.dataMax {
 			return faultRoom
 		}
-		e.reserve(1 << bits.Len(uint(need)))
+		e.reserve(max(1<<bits.Len(uint(need)), e.hint))
 	}
 	for range count {
 		rest, f := e.element(v)

@@ -116,34 +116,36 @@ func (d *Decoder) Append(payload []byte) error {
 	if d.again {
 		at, d.again = min(d.at, len(buf)), false
 	}
-	for at < len(buf) {
-		n, err := d.step(buf[at:])
-		if err != nil {
-			return d.stop(err, at)
+	if !d.begun {
+		n, err := d.header(buf)
+		if at = n; err != nil || !d.begun {
+			return d.stop(err, at, buf, inTail)
 		}
-		if n == 0 {
-			break
-		}
-		at += n
 	}
-	d.keep(buf[at:], inTail)
-	return nil
+	n, err := d.rows(buf[at:])
+	if at += n; err == nil && at == len(buf) && !inTail {
+		return nil
+	}
+	return d.stop(err, at, buf, inTail)
 }
 
-// stop remembers what err means for the payloads to come.
-func (d *Decoder) stop(err error, at int) error {
-	if err == ErrFull { //nolint:errorlint // our own, never wrapped
+// stop remembers where payload or tail was left.
+func (d *Decoder) stop(err error, at int, buf []byte, inTail bool) error {
+	switch {
+	case err == nil:
+		d.keep(buf[at:], inTail)
+	case err == ErrFull: //nolint:errorlint // our own, never wrapped
 		d.again, d.at = true, at
-		return err
+	default:
+		d.failed = err
 	}
-	d.failed = err
 	return err
 }
 
 // keep saves what is left of a payload.
 func (d *Decoder) keep(rest []byte, inTail bool) {
 	if !inTail {
-		d.tail = append(d.tail[:0], rest...)
+		d.tail = append(d.tail, rest...)
 		return
 	}
 	d.tail = d.tail[:copy(d.tail, rest)]
@@ -152,38 +154,49 @@ func (d *Decoder) keep(rest []byte, inTail bool) {
 	}
 }
 
-// step takes the header, one row or the trailer, and returns how long that was; 0
-// means that b ends before.
-func (d *Decoder) step(b []byte) (int, error) {
-	if !d.begun {
-		return d.header(b)
-	}
-	if d.ended {
-		return 0, d.format("data follows the trailer")
-	}
-	if len(b) < 2 {
-		d.need = 2
-		return 0, nil
-	}
-	fields := int(int16(binary.BigEndian.Uint16(b)))
-	if fields == -1 {
-		d.ended = true
-		return 2, nil
-	}
-	if fields != len(d.cols) {
-		return 0, d.format(fmt.Sprintf("a row has %d fields, want %d", fields, len(d.cols)))
-	}
-	if d.n == d.cap {
-		if int64(d.n) >= d.limits.BatchRows {
-			return 0, ErrFull
+// rows takes whole rows and the trailer, and returns how long they were.
+func (d *Decoder) rows(b []byte) (at int, err error) {
+	for at < len(b) {
+		if len(b)-at < 2 {
+			d.need = 2
+			return at, nil
 		}
-		d.grow()
+		fields := int(int16(binary.BigEndian.Uint16(b[at:])))
+		if fields != len(d.cols) || d.ended {
+			if err = d.trailer(fields); err != nil {
+				return at, err
+			}
+			at += 2
+			continue
+		}
+		if d.n == d.cap {
+			if int64(d.n) >= d.limits.BatchRows {
+				return at, ErrFull
+			}
+			d.grow()
+		}
+		size := d.row(b[at:])
+		if size <= 0 {
+			return at, d.unfinished()
+		}
+		if err = d.settle(size); err != nil {
+			return at, err
+		}
+		at += size
 	}
-	size := d.row(b)
-	if size <= 0 {
-		return 0, d.unfinished()
+	return at, nil
+}
+
+// trailer takes what stands in the place of a count of fields and is none.
+func (d *Decoder) trailer(fields int) error {
+	switch {
+	case d.ended:
+		return d.format("data follows the trailer")
+	case fields != -1:
+		return d.format(fmt.Sprintf("a row has %d fields, want %d", fields, len(d.cols)))
 	}
-	return size, d.settle(size)
+	d.ended = true
+	return nil
 }
 
 // settle counts the row that row has just written, or takes it back.

@@ -132,23 +132,57 @@ func (c *cell) putIntegral(dst []byte, j int) ([]byte, *fault) {
 }
 
 func (c *cell) putDecimal(dst []byte, j int) ([]byte, *fault) {
-	w, negative := c.words(j)
 	var g groups
 	behind, r := c.scale>>2, c.scale&3 // scale = 4*behind + r, also below zero
-	if r > 0 {                         // the group that the point's distance cuts
-		g.at[0] = uint16(divide(&w, pow10[r]) * pow10[4-r])
-		g.n, behind = 1, behind+1
+	u, negative, ok := c.small(j)
+	if ok {
+		if r > 0 {
+			q := u / pow10[r]
+			g.cut(u-q*pow10[r], r)
+			u = q
+		}
+		g.rest(u)
+	} else {
+		var w [4]uint64
+		w, negative = c.words(j)
+		if r > 0 {
+			g.cut(divide(&w, pow10[r]), r)
+		}
+		for w[1]|w[2]|w[3] != 0 {
+			g.add(divide(&w, 1e16))
+		}
+		g.rest(w[0])
 	}
-	for w[1]|w[2]|w[3] != 0 {
-		g.add(divide(&w, 1e16))
+	if r > 0 {
+		behind++
 	}
-	g.rest(w[0])
 	start := len(dst)
 	dst = g.append(dst, negative, behind, max(c.scale, 0))
 	if c.limit != nil {
 		return dst, c.limit.holds(dst[start+4:])
 	}
 	return dst, nil
+}
+
+// cut begins with the group that the scale cuts: its first r digits.
+func (g *groups) cut(x uint64, r int) {
+	g.at[0] = uint16(x * pow10[4-r])
+	g.n = 1
+}
+
+// small returns the magnitude of a decimal128 that an int64 holds, as most do.
+func (c *cell) small(j int) (u uint64, negative, ok bool) {
+	if c.id != arrow.DECIMAL128 {
+		return 0, false, false
+	}
+	lo, hi := binary.LittleEndian.Uint64(c.fix[16*j:]), binary.LittleEndian.Uint64(c.fix[16*j+8:])
+	if int64(hi) != int64(lo)>>63 {
+		return 0, false, false
+	}
+	if int64(lo) < 0 {
+		return -lo, true, true
+	}
+	return lo, false, true
 }
 
 // words returns the magnitude of decimal j, low word first.

@@ -165,8 +165,10 @@ func (e *Encoder) row(dst []byte, j int) (out []byte, bad int, f *fault) {
 		case cellText:
 			at, end := binary.LittleEndian.Uint32(c.fix[4*j:]), binary.LittleEndian.Uint32(c.fix[4*j+4:])
 			v := c.data[at:end]
-			if f = c.text(v); f != nil {
-				return dst, i, f
+			if !plainASCII(v) {
+				if f = textFault(v); f != nil {
+					return dst, i, f
+				}
 			}
 			dst = binary.BigEndian.AppendUint32(dst, uint32(len(v)))
 			dst = append(dst, v...)
