@@ -84,3 +84,29 @@ func TestFreePortIsBelowThoseOfClients(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, port, 32768)
 }
+
+// recorder is a test that notes failures instead of failing.
+type recorder struct {
+	T
+	said []string
+}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.said = append(r.said, fmt.Sprintf(format, args...))
+}
+func (r *recorder) FailNow() { panic(r) }
+
+func TestPGAnotherServerStandsInForShared(t *testing.T) {
+	s, err := external(Shared(t).URL("postgres"))
+	require.NoError(t, err)
+	db := s.Database(t)
+	require.Equal(t, [][]string{{db}}, s.Query(t, db, "SELECT current_database()"))
+	require.Equal(t, Shared(t).Port(), s.Port())
+	r := &recorder{T: t}
+	require.Panics(t, func() { s.Stop(r) })
+	require.Contains(t, r.said[0], "from Start")
+	require.Panics(t, func() { s.Exec(r, db, "SELECT 1/0") })
+	require.Contains(t, r.said[1], "division by zero")
+	_, err = external("host=x")
+	require.Error(t, err)
+}
