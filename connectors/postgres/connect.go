@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
@@ -29,6 +31,7 @@ const (
 	defaultLockTimeout    = 30 * time.Second
 	defaultPort           = 5432
 	peerTimeout           = 30 * time.Second // after which a silent peer is a dead one
+	cancelPatience        = 2 * time.Second  // for the server to end a statement
 )
 
 // dialer makes the connections of one connector. It is a value that never changes;
@@ -207,6 +210,10 @@ func (d *dialer) config() (*pgx.ConnConfig, error) {
 	cfg.RuntimeParams = map[string]string{"application_name": d.application, "client_encoding": "UTF8"}
 	if options != "" {
 		cfg.RuntimeParams["options"] = options
+	}
+	// Who stops waiting stops the statement too: it may hold locks.
+	cfg.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: pg, DeadlineDelay: cancelPatience}
 	}
 	// Descriptions are not kept: a table may change while the connection lasts.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec

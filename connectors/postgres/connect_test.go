@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -250,4 +251,24 @@ func TestPGFurtherHostsOfADSN(t *testing.T) {
 		require.Equal(t, db, string(results[0].Rows[0][0]))
 		require.NoError(t, conn.Close())
 	}
+}
+
+func TestPGControlStatementsEndWithTheirContext(t *testing.T) {
+	s := pgtest.Shared(t)
+	d := dialerOf(t, Connection{Host: s.Host(), Port: s.Port(), User: s.User(), Database: s.Database(t)}, connectors.StageDestination)
+	conn, err := d.control(t.Context())
+	require.NoError(t, err)
+	cause := errors.New("nobody waits")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(ctx, "SELECT pg_sleep(3600)")
+		failed <- classify(ctx, connectors.StageDestination, "sleep", err)
+	}()
+	sleeping := fmt.Sprintf("SELECT 1 FROM pg_stat_activity WHERE pid = %d AND wait_event = 'PgSleep'", conn.PgConn().PID())
+	require.Eventually(t, func() bool { return len(s.Query(t, "postgres", sleeping)) == 1 }, time.Minute, 10*time.Millisecond)
+	cancel(cause)
+	require.ErrorIs(t, <-failed, cause)
+	require.Empty(t, s.Query(t, "postgres", sleeping))
+	require.NoError(t, conn.Close(context.Background()))
 }

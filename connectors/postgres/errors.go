@@ -67,7 +67,8 @@ func classify(ctx context.Context, stage, op string, err error) error {
 		if errors.Is(err, context.Cause(ctx)) {
 			return err
 		}
-		if errors.Is(err, ctx.Err()) || pgconn.Timeout(err) {
+		e, refused := errors.AsType[*pgconn.PgError](err)
+		if errors.Is(err, ctx.Err()) || pgconn.Timeout(err) || refused && e.Code == "57014" { // cancelled by us
 			return fmt.Errorf("%s: %w: %w", op, context.Cause(ctx), err)
 		}
 	}
