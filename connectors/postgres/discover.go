@@ -33,7 +33,7 @@ func (s *Source) Discover(ctx context.Context, specs []connectors.StreamSpec) ([
 		}
 		found, err := s.describeAll(ctx, conn, specs, func(err error) bool { return !asked && isLeftOut(err) })
 		for _, d := range found {
-			out = append(out, connectors.Discovered{StreamPlan: d.plan, Cursors: d.cursors()})
+			out = append(out, connectors.Discovered{StreamPlan: d.plan, Cursors: d.cursors(), View: d.rel.kind == kindView || d.rel.kind == kindMaterialised})
 		}
 		return err
 	})

@@ -34,6 +34,9 @@ func (doc *Document) checkStream(r *report, s Stream) {
 	if s.SyncMode == connectors.SyncIncremental && s.CursorField == "" && r.sound(s.path+".sync_mode") {
 		conflict("cursor_field", "sync_mode incremental needs a cursor_field", "name the column that grows with each change, or use full_refresh")
 	}
+	if s.SyncMode == connectors.SyncIncremental && doc.mode(s) == connectors.ModeReplace && r.sound("destination.write_mode") && r.sound(s.path+".write_mode") {
+		conflict("sync_mode", "sync_mode incremental contradicts write_mode replace: the target would keep nothing but the newest rows", "use append or upsert, or full_refresh")
+	}
 	if s.TieBreaker != "" && s.CursorField == "" && r.sound(s.path+".cursor_field") {
 		conflict("tie_breaker_field", "a tie_breaker_field means nothing without a cursor_field", "")
 	}

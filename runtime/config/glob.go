@@ -52,6 +52,10 @@ func (doc *Document) canonical(name string) string {
 	return schema + "." + table
 }
 
+// Table returns the schema and table of a stream; the schema is empty when the source
+// has none.
+func (doc *Document) Table(id messages.StreamID) (schema, table string) { return doc.split(string(id)) }
+
 // Names reports whether name, as a person gives it, is that of the stream.
 func (doc *Document) Names(name string, id messages.StreamID) bool {
 	return doc.canonical(name) == doc.canonical(string(id))

@@ -75,6 +75,20 @@ func TestAPatternThatMatchesNothingSaysHowItIsMeant(t *testing.T) {
 	require.Equal(t, "a pattern without a schema stands for tables of \"public\"; `*.audit2*` stands for those of all", p[0].Next)
 }
 
+func TestIncrementalIsNoReplace(t *testing.T) {
+	text := streams("{name: a, sync_mode: incremental, cursor_field: t, write_mode: MODE}")
+	for mode, refused := range map[string]bool{"append": false, "upsert": false, "replace": true} {
+		if !refused {
+			good(t, strings.Replace(text, "MODE", mode, 1), nil)
+			continue
+		}
+		_, p := parse(t, strings.Replace(text, "MODE", mode, 1), nil)
+		require.Len(t, p, 1)
+		require.Equal(t, messages.CodeDocConflict, p[0].Code)
+		require.Equal(t, "source.streams[0].sync_mode", p[0].Where.Field)
+	}
+}
+
 func TestTransformsFindAStreamByEitherName(t *testing.T) {
 	text := strings.Replace(streams("{name: users}", "{name: sales.orders}"), "use: table", "use: postgres\n  config: {host: h}", 1) +
 		"transforms:\n  - {use: sql, config: {query: q}, streams: [public.users]}\n  - {use: sql, config: {query: q}, streams: ['*']}\n"

@@ -59,6 +59,14 @@ func (doc *Document) Place(field string) messages.Place {
 	return messages.Place{File: doc.report.file, Line: at.line, Column: at.column, Field: field}
 }
 
+// PlaceOf returns where the document names a stream: by itself or by a pattern.
+func (doc *Document) PlaceOf(id messages.StreamID) messages.Place {
+	s, _ := doc.Stream(id)
+	at := doc.Place(s.path + ".name")
+	at.Stream = id
+	return at
+}
+
 // Patterns reports whether some stream name is a pattern, which only Expand can
 // turn into streams.
 func (doc *Document) Patterns() bool {

@@ -43,6 +43,9 @@ func Build(ctx context.Context, doc *config.Document, o BuildOptions) (run.Spec,
 		if doc, err = expand(ctx, doc, src); err != nil {
 			return run.Spec{}, err
 		}
+		if err := plugin.Check(doc); err != nil {
+			return run.Spec{}, err
+		}
 	}
 	dst, err := plugin.Destination(doc.Destination.Stage, writePolicy(doc))
 	if err != nil {
