@@ -77,7 +77,6 @@ type cell struct {
 	arr              arrow.Array
 	list             array.ListLike
 	dict             *array.Dictionary
-	index            int // dictionary: into which elem is bound
 }
 
 var widths = map[arrow.Type]int{
@@ -137,6 +136,7 @@ func (c *cell) bind(a arrow.Array) {
 	case cellDict:
 		c.dict = a.(*array.Dictionary) //nolint:errcheck // by its type
 		c.elem.bind(c.dict.Dictionary())
+	default:
 	}
 }
 
@@ -171,6 +171,7 @@ func (c *cell) bytes(j int) []byte {
 		return c.data[binary.LittleEndian.Uint64(c.fix[8*j:]):binary.LittleEndian.Uint64(c.fix[8*j+8:])]
 	case layoutFixed:
 		return c.fix[j*c.width : (j+1)*c.width]
+	default:
 	}
 	switch a := c.arr.(type) {
 	case *array.StringView:
@@ -197,7 +198,8 @@ func (c *cell) integer(j int) (v int64, big bool) {
 		return int64(int32(binary.LittleEndian.Uint32(c.fix[4*j:]))), false
 	case arrow.UINT32:
 		return int64(binary.LittleEndian.Uint32(c.fix[4*j:])), false
+	default:
+		v = int64(binary.LittleEndian.Uint64(c.fix[8*j:]))
+		return v, c.id == arrow.UINT64 && v < 0
 	}
-	v = int64(binary.LittleEndian.Uint64(c.fix[8*j:]))
-	return v, c.id == arrow.UINT64 && v < 0
 }

@@ -17,7 +17,7 @@ const (
 // row writes the row at the beginning of b behind the pending ones, and returns its
 // length. It returns 0 if b ends before, with d.need set, or if a value cannot be
 // taken, with d.bad set.
-func (d *Decoder) row(b []byte) int { //nolint:funlen // the hot loop: one flat switch
+func (d *Decoder) row(b []byte) int {
 	n, p := d.n, 2
 	for i := range d.cols {
 		if len(b)-p < 4 {
@@ -99,7 +99,7 @@ func isASCII(v []byte) bool {
 }
 
 // put writes value n.
-func (c *column) put(n int, v []byte) *fault { //nolint:funlen // one flat switch
+func (c *column) put(n int, v []byte) *fault {
 	if c.width > 0 && c.op <= opInterval && len(v) != c.width {
 		return faultLength
 	}

@@ -131,14 +131,15 @@ func (d *Decoder) Append(payload []byte) error {
 
 // stop remembers where payload or tail was left.
 func (d *Decoder) stop(err error, at int, buf []byte, inTail bool) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		d.keep(buf[at:], inTail)
-	case err == ErrFull: //nolint:errorlint // our own, never wrapped
-		d.again, d.at = true, at
-	default:
-		d.failed = err
+		return nil
 	}
+	if err == ErrFull { //nolint:errorlint // our own, never wrapped
+		d.again, d.at = true, at
+		return err
+	}
+	d.failed = err
 	return err
 }
 
@@ -240,6 +241,7 @@ func (d *Decoder) unfinished() error {
 		return &RowTooLargeError{Row: d.current(), Bytes: int64(c.dataMax), Max: d.limits.RowBytes}
 	case classFormat:
 		return d.format("column " + c.field.Name + " of type " + c.sql + ": " + bad.fault.why)
+	default:
 	}
 	e := &ValueError{Column: c.field.Name, Row: d.current(), Type: c.field.Type.String(), Why: bad.fault.why, Finer: bad.fault.class == classFiner}
 	if bad.fault.show {

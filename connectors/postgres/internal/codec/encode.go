@@ -19,7 +19,7 @@ const (
 )
 
 // put appends length and bytes of value j, which is not null.
-func (c *cell) put(dst []byte, j int) ([]byte, *fault) { //nolint:funlen // one flat switch
+func (c *cell) put(dst []byte, j int) ([]byte, *fault) {
 	switch c.op {
 	case cellFix8:
 		dst = append(dst, 0, 0, 0, 8)

@@ -204,6 +204,7 @@ func (c *cell) words(j int) (w [4]uint64, negative bool) {
 			negate256(&w)
 		}
 		return w, negative
+	default:
 	}
 	v, _ := c.integer(j)
 	w[0] = uint64(v)

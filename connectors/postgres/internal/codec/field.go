@@ -182,8 +182,9 @@ func isString(t arrow.DataType) bool {
 	switch t.ID() {
 	case arrow.STRING, arrow.LARGE_STRING, arrow.STRING_VIEW:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 var plainNames = map[arrow.Type]string{

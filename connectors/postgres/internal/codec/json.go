@@ -50,6 +50,7 @@ func jsonRefuses(dt arrow.DataType) string {
 		arrow.FLOAT16, arrow.FLOAT32, arrow.FLOAT64, arrow.STRING, arrow.LARGE_STRING, arrow.STRING_VIEW,
 		arrow.DATE32, arrow.DATE64, arrow.TIME32, arrow.TIME64, arrow.TIMESTAMP:
 		return ""
+	default:
 	}
 	return "a value of type " + dt.String() + " has no exact JSON"
 }

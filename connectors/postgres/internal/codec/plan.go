@@ -74,8 +74,9 @@ func (c *cell) planPlain(dt arrow.DataType, t *Type) bool {
 		return c.form == formDate
 	case arrow.DECIMAL32, arrow.DECIMAL64, arrow.DECIMAL128, arrow.DECIMAL256:
 		return c.planDecimal(dt.(arrow.DecimalType), t) //nolint:errcheck // by its ID
+	default:
+		return c.planTime(dt, t)
 	}
-	return c.planTime(dt, t)
 }
 
 func (c *cell) planInteger(t *Type) bool {
@@ -95,8 +96,9 @@ func (c *cell) planInteger(t *Type) bool {
 	case formFloat4, formFloat8:
 		c.op = cellFloat
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 func (c *cell) planFloat() bool {
@@ -165,8 +167,9 @@ func (c *cell) planTime(dt arrow.DataType, t *Type) bool {
 		return c.form == formTime
 	case arrow.TIMESTAMP:
 		return true
+	default:
+		return c.form == formInterval && wholeInterval(t)
 	}
-	return c.form == formInterval && wholeInterval(t)
 }
 
 // wholeInterval reports whether t keeps all fields of an interval: one declared as

@@ -53,7 +53,7 @@ func randomRecord(r *rand.Rand, s *arrow.Schema, types []*Type, rows int) arrow.
 	return b.NewRecordBatch()
 }
 
-func appendRandom(r *rand.Rand, b array.Builder, t *Type) { //nolint:funlen // one case a builder
+func appendRandom(r *rand.Rand, b array.Builder, t *Type) {
 	if r.IntN(6) == 0 {
 		b.AppendNull()
 		return
@@ -131,6 +131,7 @@ func randomText(r *rand.Rand, t *Type) string {
 		return randomNumber(r)
 	case formChar:
 		return []string{"", "x", "\n"}[r.IntN(3)]
+	default:
 	}
 	w := words[r.IntN(len(words))]
 	if n := t.chars(); n >= 0 && len([]rune(w)) > n {

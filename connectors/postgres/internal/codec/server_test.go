@@ -62,6 +62,7 @@ func (db *database) typeOf(oid, mod string) *Type {
 		for _, l := range db.rows("SELECT enumlabel FROM pg_enum WHERE enumtypid = " + oid + " ORDER BY enumsortorder") {
 			t.Labels = append(t.Labels, l[0])
 		}
+	default:
 	}
 	return t
 }

@@ -198,6 +198,7 @@ func (t *Type) form() form {
 		if b, ok := lookup(r.Name); ok && r.Schema == catalogSchema {
 			return b.form
 		}
+	default:
 	}
 	return formOther
 }
@@ -268,6 +269,7 @@ func same(a, b *Type) bool {
 		return a.Name == b.Name && a.Mod == b.Mod
 	case KindArray:
 		return a.Elem != nil && b.Elem != nil && same(a.Elem, b.Elem)
+	default:
+		return false
 	}
-	return false
 }
