@@ -23,6 +23,7 @@ const (
 	dependsRule     = "rule"     // of the table itself: it rewrites what is written
 	dependsIncoming = "incoming" // a foreign key of another table
 	dependsCascade  = "cascade"  // likewise, and rows of that table go or change with the ones here
+	dependsReplica  = "replica"  // a publication that cannot say which row was deleted
 	dependsOther    = "other"
 )
 
@@ -59,7 +60,8 @@ func (d dependants) String() string {
 // carry takes over is left out. $2 stands for publications by schema.
 const dependantsSQL = `
 WITH t AS MATERIALIZED (
-	SELECT c.oid, c.relnamespace, c.relowner, c.relkind, c.relpersistence, c.reloftype, c.relrowsecurity, c.reltype, y.typarray
+	SELECT c.oid, c.relnamespace, c.relowner, c.relkind, c.relpersistence, c.reloftype, c.relrowsecurity, c.reltype, y.typarray,
+		c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS blind
 	FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_type y ON y.oid = c.reltype WHERE c.oid = $1),
 d AS MATERIALIZED (
 	SELECT d.classid, d.objid, d.objsubid, d.deptype FROM pg_catalog.pg_depend d, t
@@ -84,8 +86,8 @@ r(what, name) AS (
 	UNION
 	SELECT 'other', 'row level security' FROM t WHERE t.relrowsecurity
 	UNION
-	SELECT 'other', format('publication %I', p.pubname) FROM t, pg_catalog.pg_publication p
-	WHERE p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.oid)%s
+	SELECT CASE WHEN t.blind AND (p.pubdelete OR p.pubupdate) THEN 'replica' ELSE 'other' END, format('publication %I', p.pubname) FROM t, pg_catalog.pg_publication p
+	WHERE p.puballtables AND t.relpersistence = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.oid)%s
 	UNION
 	SELECT 'other', 'a subscription' FROM t WHERE EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = t.oid)
 	UNION
@@ -156,6 +158,9 @@ func (g goal) swapMethod(role string, t *relation, d dependants) (Swap, *connect
 	if names := d.of(dependsIncoming, dependsCascade); len(names) > 0 && g.mergeKey(t) == nil {
 		return refuse(fmt.Sprintf("Give the table %s a primary key, or drop the foreign keys for the load.", t.qname()),
 			"without a key all rows are deleted and inserted again, and %s refers to them", strings.Join(names, ", "))
+	}
+	if names := d.of(dependsReplica); len(names) > 0 {
+		return refuse("ALTER TABLE "+t.qname().sql()+" REPLICA IDENTITY FULL;", "rows of a table without a key cannot be deleted while %s publishes it", strings.Join(names, ", "))
 	}
 	if t.rowSecurity {
 		return refuse("ALTER ROLE "+query.Ident(role)+" BYPASSRLS;", "row level security hides rows of the table, which would stay")

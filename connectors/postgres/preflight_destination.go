@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -138,7 +140,7 @@ func (r *report) schemas(s serverState, p *fitter) {
 		r.add(bad, denied, false, fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[2]s; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %[1]s TO %[2]s;", bookkeeping, role),
 			"role %s lacks rights on the bookkeeping in schema %s", s.role, bookkeeping)
 	}
-	creates := p.table == nil || p.out.stage != "" || p.types != nil && len(p.types.statements) > 0
+	creates := p.table == nil || slices.ContainsFunc(p.out.statements, func(st statement) bool { return strings.HasPrefix(st.SQL, "CREATE ") })
 	if s.schema && !s.schemaUse || s.schema && creates && !s.schemaCreate {
 		rights := "USAGE"
 		if creates {
@@ -170,9 +172,8 @@ func (r *report) rights(method Swap) []string {
 // table reports rights that are missing on a target that exists, and what hides its rows.
 func (r *report) table(ctx context.Context, conn *pgx.Conn, s serverState, p *fitter) error {
 	var missing []string
-	var owns bool
-	if err := conn.QueryRow(ctx, `SELECT ARRAY(SELECT w FROM unnest($2::text[]) WITH ORDINALITY AS x(w, n) WHERE NOT has_table_privilege(c.oid, w) ORDER BY n),
-			pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1`, p.table.oid, r.rights(p.method)).Scan(&missing, &owns); err != nil {
+	var owns, super bool
+	if err := conn.QueryRow(ctx, rightsSQL, p.table.oid, r.rights(p.method), p.written()).Scan(&missing, &owns, &super); err != nil {
 		return err
 	}
 	name, role := p.table.qname(), query.Ident(s.role)
@@ -186,7 +187,7 @@ func (r *report) table(ctx context.Context, conn *pgx.Conn, s serverState, p *fi
 		alters = alters || strings.HasPrefix(st.SQL, "ALTER TABLE "+name.sql()+" ")
 	}
 	if alters && !owns {
-		r.add(connectors.SeverityError, messages.CodeDestDenied, true, fmt.Sprintf("GRANT %s TO %s;", query.Ident(p.table.owner), role),
+		r.add(connectors.SeverityError, messages.CodeDestDenied, true, ownership(super, "TABLE "+name.sql(), p.table.owner, s.role),
 			"table %s must be altered, and only its owner %s may do that", name, p.table.owner)
 	}
 	if p.table.rowSecurity && r.mode != connectors.ModeReplace {
@@ -196,20 +197,52 @@ func (r *report) table(ctx context.Context, conn *pgx.Conn, s serverState, p *fi
 	return nil
 }
 
+// rightsSQL finds the rights that are missing on a table: they may be granted on the
+// columns $3 alone. A column cannot be deleted from.
+const rightsSQL = `
+SELECT ARRAY(SELECT w FROM unnest($2::text[]) WITH ORDINALITY AS x(w, n)
+		WHERE NOT has_table_privilege(c.oid, w) AND NOT (w <> 'DELETE' AND cardinality($3::text[]) > 0 AND NOT EXISTS (
+			SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY ($3)
+				AND CASE w WHEN 'DELETE' THEN true ELSE NOT has_column_privilege(c.oid, a.attnum, w) END)) ORDER BY n),
+	pg_has_role(c.relowner, 'USAGE'), (SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = c.relowner)
+FROM pg_catalog.pg_class c WHERE c.oid = $1`
+
+// written names the columns of a target that exists which rows are written to; none for a
+// replace, which needs rights on the whole table.
+func (p *fitter) written() []string {
+	out := []string{}
+	for _, s := range p.slots {
+		if p.mode != connectors.ModeReplace && s.has != nil && !s.has.generated {
+			out = append(out, s.name)
+		}
+	}
+	return out
+}
+
+// ownership is the remedy for what only an owner may do. Nobody becomes a superuser for
+// that.
+func ownership(super bool, what, owner, role string) string {
+	if super {
+		return fmt.Sprintf("ALTER %s OWNER TO %s;", what, query.Ident(role))
+	}
+	return fmt.Sprintf("GRANT %s TO %s;", query.Ident(owner), query.Ident(role))
+}
+
 // types reports types that get new labels and belong to somebody else.
 func (r *report) types(ctx context.Context, conn *pgx.Conn, s serverState, p *fitter) error {
 	if p.types == nil {
 		return nil
 	}
-	for name := range p.types.widened {
+	names := slices.SortedFunc(maps.Keys(p.types.widened), func(a, b qname) int { return strings.Compare(a.sql(), b.sql()) })
+	for _, name := range names {
 		var owner string
-		var owns bool
-		if err := conn.QueryRow(ctx, `SELECT pg_get_userbyid(t.typowner)::text, pg_has_role(t.typowner, 'USAGE') FROM pg_catalog.pg_type t
-			JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2`, name.schema, name.name).Scan(&owner, &owns); err != nil {
+		var owns, super bool
+		if err := conn.QueryRow(ctx, `SELECT o.rolname::text, pg_has_role(o.oid, 'USAGE'), o.rolsuper FROM pg_catalog.pg_type t JOIN pg_catalog.pg_roles o ON o.oid = t.typowner
+			JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2`, name.schema, name.name).Scan(&owner, &owns, &super); err != nil {
 			return r.classify(ctx, err)
 		}
-		if len(p.types.widened[name]) > 0 && !owns {
-			r.add(connectors.SeverityError, messages.CodeDestDenied, true, fmt.Sprintf("GRANT %s TO %s;", query.Ident(owner), query.Ident(s.role)),
+		if !owns {
+			r.add(connectors.SeverityError, messages.CodeDestDenied, true, ownership(super, "TYPE "+name.sql(), owner, s.role),
 				"the enum %s needs new labels, and only its owner %s may add them", name, owner)
 		}
 	}

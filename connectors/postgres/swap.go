@@ -42,7 +42,7 @@ func (g goal) swap(ctx context.Context, tx pgx.Tx, stage string) error {
 // of the staging table.
 func (g goal) build(ctx context.Context, tx pgx.Tx, stage string) (*swapper, error) {
 	s := &swapper{goal: g, tx: tx, conn: tx.Conn()}
-	if err := s.prepare(ctx, stage); err != nil {
+	if err := s.ready(ctx, stage); err != nil {
 		return nil, g.swapError(ctx, err)
 	}
 	return s, nil
@@ -54,7 +54,7 @@ func (s *swapper) exchange(ctx context.Context) error {
 	var err error
 	switch {
 	case s.target == nil:
-		err = s.exec(ctx, "ALTER TABLE "+s.stage.qname().sql()+" RENAME TO "+query.Ident(s.goal.stream.Target))
+		err = s.exec(ctx, "ALTER TABLE "+s.stage.qname().sql()+" RENAME TO "+query.Ident(s.stream.Target))
 	case s.method == SwapRename:
 		err = s.rename(ctx)
 	default:
@@ -83,8 +83,8 @@ func (s *swapper) exec(ctx context.Context, sql string) error {
 	return execOne(ctx, s.conn, sql)
 }
 
-// prepare reads what is there, decides and builds.
-func (s *swapper) prepare(ctx context.Context, stage string) error {
+// ready reads what is there, decides and builds.
+func (s *swapper) ready(ctx context.Context, stage string) error {
 	if err := s.read(ctx, stage); err != nil {
 		return err
 	}
@@ -184,11 +184,10 @@ func (s *swapper) buildKey(ctx context.Context) error {
 	if len(s.stream.Key) == 0 {
 		return nil
 	}
-	// The server names the constraint behind the table that it will be.
-	name := s.goal.stream.Target + "_pkey"
-	if len(name) > identifierMax {
-		return s.exec(ctx, fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", s.stage.qname().sql(), idents(s.stream.Key)))
-	}
+	// The server would name the constraint after the staging table.
+	const suffix = "_pkey"
+	name := s.stream.Target
+	name = strings.ToValidUTF8(name[:min(len(name), identifierMax-len(suffix))], "") + suffix
 	var taken bool
 	if err := s.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2)`, s.cfg.Schema, name).Scan(&taken); err != nil {

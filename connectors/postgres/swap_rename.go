@@ -49,7 +49,9 @@ FROM (
 			CASE WHEN obj_description(k.oid, 'pg_constraint') IS NOT NULL
 				THEN format('COMMENT ON CONSTRAINT %I ON %I.%I IS %L', k.conname, n.nspname, t.relname, obj_description(k.oid, 'pg_constraint')) END,
 			CASE WHEN i.indisclustered THEN format('ALTER TABLE %I.%I CLUSTER ON %I', n.nspname, t.relname, x.relname) END,
-			CASE WHEN i.indisreplident THEN format('ALTER TABLE %I.%I REPLICA IDENTITY USING INDEX %I', n.nspname, t.relname, x.relname) END], NULL) AS after
+			CASE WHEN i.indisreplident THEN format('ALTER TABLE %I.%I REPLICA IDENTITY USING INDEX %I', n.nspname, t.relname, x.relname) END], NULL)
+			|| ARRAY(SELECT format('ALTER INDEX %I.%I ALTER COLUMN %s SET STATISTICS %s', n.nspname, x.relname, a.attnum, a.attstattarget)
+				FROM pg_catalog.pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0 AND i.indkey[a.attnum - 1] = 0) AS after
 	FROM pg_catalog.pg_index i
 	JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 	JOIN pg_catalog.pg_am m ON m.oid = x.relam
@@ -151,7 +153,7 @@ func (s *swapper) rename(ctx context.Context) error {
 		return err
 	}
 	target, stage := s.target.qname().sql(), s.stage.qname().sql()
-	statements := append(before, "DROP TABLE "+target, "ALTER TABLE "+stage+" RENAME TO "+query.Ident(s.target.name))
+	statements := slices.Concat(before, []string{"DROP TABLE " + target, "ALTER TABLE " + stage + " RENAME TO " + query.Ident(s.target.name)})
 	for n, p := range s.pieces {
 		if p.constraint != "c" {
 			statements = append(statements, "ALTER INDEX "+query.Qualified(s.cfg.Schema, s.temp(n))+" RENAME TO "+query.Ident(p.name))
@@ -215,7 +217,8 @@ seq AS (
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 	WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid IN ($1, $2) AND d.deptype IN ('a', 'i')),
 idn AS (
-	SELECT a.attname, a.spelled AS was, b.spelled AS cur, a.relname, a.relacl, a.relowner, a.seqincrement, a.oid, b.nspname
+	SELECT a.attname, a.spelled AS was, b.spelled AS cur, a.relname, a.relacl, a.relowner, a.oid,
+		CASE WHEN a.seqincrement > 0 THEN 'max' ELSE 'min' END AS far, CASE WHEN a.seqincrement > 0 THEN '>=' ELSE '<=' END AS past
 	FROM seq a JOIN seq b ON b.attname = a.attname AND b.owner = $2 AND b.deptype = 'i' WHERE a.owner = $1 AND a.deptype = 'i'),
 acl AS (
 	SELECT g.grantee, g.privilege_type, g.is_grantable, ''::text AS col, 0 AS phase, $3::text AS spelled
@@ -248,7 +251,8 @@ SELECT x.late, x.sql FROM (
 	UNION ALL
 	SELECT 70, i.cur, false, format('SELECT setval(%L, last_value, is_called) FROM %s', i.cur, i.was) FROM idn i
 	UNION ALL
-	SELECT 71, i.cur, false, format('SELECT setval(%L, max(%I)) FROM %s HAVING max(%I) > (SELECT last_value FROM %s)', i.cur, i.attname, $3, i.attname, i.was) FROM idn i WHERE i.seqincrement > 0
+	SELECT 71, i.cur, false, format('SELECT setval(%L, %s(%I)) FROM %s HAVING %s(%I) %s (SELECT last_value FROM %s)',
+		i.cur, i.far, i.attname, $3, i.far, i.attname, i.past, i.was) FROM idn i
 	UNION ALL
 	SELECT 80, '', false, format('ALTER TABLE %s REPLICA IDENTITY %s', $3, CASE o.relreplident WHEN 'f' THEN 'FULL' ELSE 'NOTHING' END) FROM o WHERE o.relreplident IN ('f', 'n')
 	UNION ALL

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/internal/codec"
 )
 
 // A role that lacks something is told the exact statement, and nothing is found once it
@@ -28,6 +30,9 @@ func TestPGPreflightNamesTheRemedy(t *testing.T) {
 		{"new table", "GRANT CREATE ON DATABASE DB TO ROLE1", "append", nil, []string{"lacks USAGE, CREATE on schema public"}},
 		{"append", table, "append", nil, []string{"lacks INSERT on table public.orders"}},
 		{"upsert", table + "GRANT SELECT ON orders TO ROLE1", "upsert", nil, []string{"lacks INSERT, UPDATE on table public.orders"}},
+		{"rights on columns", table + "GRANT INSERT (id, name) ON orders TO ROLE1", "append", nil, nil},
+		{"rights on some columns", table + "GRANT INSERT (id) ON orders TO ROLE1", "append", nil, []string{"lacks INSERT on table public.orders"}},
+		{"labels of somebody's enum", "CREATE TYPE mood AS ENUM ('a'); CREATE TABLE orders (id bigint, name mood); GRANT ALL ON orders TO ROLE1; GRANT CREATE ON DATABASE DB TO ROLE1", "append", func(g *goal) { g.stream.Schema = moods("a", "b") }, []string{"the enum public.mood needs new labels, and only its owner USER may add them"}},
 		{"temporary tables", table + "GRANT ALL ON orders TO ROLE1; REVOKE TEMPORARY ON DATABASE DB FROM PUBLIC", "upsert", nil, []string{"may not create temporary tables"}},
 		{"new column", "CREATE TABLE orders (id bigint); GRANT ALL ON orders TO ROLE1; GRANT CREATE ON DATABASE DB TO ROLE1", "append", nil, []string{"must be altered, and only its owner USER may do that"}},
 		{"replace by rename", table + "GRANT CREATE ON SCHEMA public TO ROLE1; ALTER TABLE orders OWNER TO ROLE2; GRANT ROLE2 TO ROLE1; REVOKE ALL ON orders FROM ROLE2; GRANT CREATE ON SCHEMA public TO ROLE2", "replace", nil, []string{"lacks SELECT, DELETE on table public.orders"}},
@@ -35,6 +40,7 @@ func TestPGPreflightNamesTheRemedy(t *testing.T) {
 		{"rename of somebody's table", table + "GRANT ALL ON orders TO ROLE1; GRANT CREATE ON SCHEMA public TO ROLE1", "replace", func(g *goal) { g.cfg.Swap = SwapRename }, []string{"would lose owner USER"}},
 		{"row level security", table + "GRANT ALL ON orders TO ROLE1; ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "append", nil, []string{"row level security of table public.orders applies"}},
 		{"row level security of a replace", table + "GRANT ALL ON orders TO ROLE1; GRANT CREATE ON SCHEMA public TO ROLE1; ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "replace", nil, []string{"row level security hides rows"}},
+		{"published without a key", "CREATE TABLE orders (id bigint, name text); CREATE PUBLICATION p FOR TABLE orders; GRANT ALL ON orders TO ROLE1; GRANT CREATE ON SCHEMA public TO ROLE1; GRANT CREATE ON DATABASE DB TO ROLE1", "replace", nil, []string{"cannot be deleted while publication p publishes it"}},
 		{"read-only", table + "GRANT ALL ON orders TO ROLE1; ALTER ROLE ROLE1 IN DATABASE DB SET default_transaction_read_only = on", "append", nil, []string{"are read-only by default"}},
 		{"two at once", table + "REVOKE USAGE ON SCHEMA public FROM PUBLIC", "append", nil, []string{"lacks USAGE on schema public", "lacks INSERT on table public.orders"}},
 	} {
@@ -75,6 +81,12 @@ func TestPGPreflightNamesTheRemedy(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// moods makes a schema whose name is an enum.
+func moods(labels ...string) *arrow.Schema {
+	f, _ := codec.Field(codec.Column{Name: "name", Type: &codec.Type{Schema: "public", Name: "mood", SQL: "public.mood", Mod: -1, Kind: codec.KindEnum, Labels: labels}}, false)
+	return arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int64}, f}, nil)
 }
 
 func TestPGPreflightOfEncodings(t *testing.T) {

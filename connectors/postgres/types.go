@@ -20,11 +20,11 @@ import (
 type typeBook struct {
 	schema       string // where missing types are made
 	schemaExists bool
-	found        map[leaf][]foundType      // types of that name at the server, by what a column wants
-	defs         map[qname]*codec.Type     // definitions of those that users make
-	made         map[qname]resolved        // by the name at the source
-	statements   []statement               // that make and widen types, in order
-	widened      map[qname]map[string]bool // labels that statements add
+	found        map[leaf][]foundType  // types of that name at the server, by what a column wants
+	defs         map[qname]*codec.Type // definitions of those that users make
+	made         map[qname]resolved    // by the name at the source
+	statements   []statement           // that make and widen types, in order
+	widened      map[qname][]string    // labels that statements add
 }
 
 // leaf is a named type with its modifier.
@@ -59,7 +59,7 @@ type typeError struct{ why, next string }
 func (g goal) readTypeBook(ctx context.Context, conn *pgx.Conn, slots []slot) (*typeBook, error) {
 	b := &typeBook{
 		schema: g.cfg.Schema, found: make(map[leaf][]foundType), defs: make(map[qname]*codec.Type),
-		made: make(map[qname]resolved), widened: make(map[qname]map[string]bool),
+		made: make(map[qname]resolved), widened: make(map[qname][]string),
 	}
 	for _, s := range slots {
 		b.collect(s.want, 0)
@@ -235,7 +235,7 @@ func (b *typeBook) userType(t *codec.Type, depth int) (resolved, *typeError) {
 
 // create notes the statement that makes t, behind those of what it consists of.
 func (b *typeBook) create(t *codec.Type, own qname, depth int) *typeError {
-	sql := ""
+	var sql string
 	switch t.Kind {
 	case codec.KindEnum:
 		labels := make([]string, len(t.Labels))
@@ -307,8 +307,9 @@ func sameType(want, have *codec.Type, wider bool) bool {
 		return want.Name == have.Name && slices.EqualFunc(want.Attributes, have.Attributes, func(a, b codec.Attribute) bool {
 			return a.Name == b.Name && sameType(a.Type, b.Type, wider)
 		})
+	default:
+		return want.Name == have.Name && want.Mod == have.Mod && (want.Schema == catalogSchema) == (have.Schema == catalogSchema)
 	}
-	return want.Name == have.Name && want.Mod == have.Mod && (want.Schema == catalogSchema) == (have.Schema == catalogSchema)
 }
 
 func definitions(t *codec.Type) []string {
@@ -359,16 +360,11 @@ func (b *typeBook) widen(want, have *codec.Type) {
 }
 
 func (b *typeBook) widenEnum(want []string, name qname, have []string) {
-	added := b.widened[name]
-	if added == nil {
-		added = make(map[string]bool)
-		b.widened[name] = added
-	}
 	for i, l := range want {
-		if slices.Contains(have, l) || added[l] {
+		if slices.Contains(have, l) || slices.Contains(b.widened[name], l) {
 			continue
 		}
-		added[l] = true
+		b.widened[name] = append(b.widened[name], l)
 		sql := "ALTER TYPE " + name.sql() + " ADD VALUE IF NOT EXISTS " + query.Literal(l)
 		switch {
 		case i > 0:
