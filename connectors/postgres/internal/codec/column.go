@@ -6,6 +6,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"rapidbyte.io/node/connectors"
 )
 
 // op is what a Decoder does with the values of a column.
@@ -67,13 +69,14 @@ type column struct {
 	dataMax  int // bytes of data, or elements, that a batch may have
 	dataHint int // bytes that the batch before had, and a little more
 	hint     int // elements that the batch before had
+	hintMax  int // of both hints: one large row does not make the next batches large
 
 	mem                       memory.Allocator
 	fixBuf, dataBuf, validBuf *memory.Buffer
 }
 
-func newColumn(f arrow.Field, t *Type, asText bool, mem memory.Allocator, dataMax int) *column {
-	c := &column{field: f, sql: t.SQL, mem: mem, dataMax: dataMax, op: opText}
+func newColumn(f arrow.Field, t *Type, asText bool, mem memory.Allocator, limits connectors.Limits) *column {
+	c := &column{field: f, sql: t.SQL, mem: mem, op: opText, hintMax: int(limits.BatchBytes), dataMax: int(limits.BatchBytes + limits.RowBytes)}
 	if asText {
 		return c
 	}
@@ -87,7 +90,7 @@ func newColumn(f arrow.Field, t *Type, asText bool, mem memory.Allocator, dataMa
 		c.op, c.shape = opDecimal256, decimalShape{int(dt.Precision), int(dt.Scale)}
 	case *arrow.ListType:
 		elem := t.root().Elem
-		c.child = newColumn(dt.ElemField(), elem, false, mem, dataMax)
+		c.child = newColumn(dt.ElemField(), elem, false, mem, limits)
 		c.oid = elem.oid()
 	case *arrow.StringType:
 		if t.form() == formNumeric {
@@ -256,7 +259,7 @@ func (c *column) take(n int) arrow.ArrayData {
 	switch {
 	case c.isVar():
 		count = 3
-		c.dataHint = c.used + c.used/8
+		c.dataHint = min(c.used+c.used/8, c.hintMax)
 		if c.dataBuf == nil {
 			c.dataBuf = memory.NewResizableBuffer(c.mem)
 		}
@@ -278,7 +281,7 @@ func (c *column) take(n int) arrow.ArrayData {
 	}
 	out := array.NewData(c.field.Type, n, bufs[:count], children, c.nulls, 0)
 	c.release()
-	c.hint = n
+	c.hint = min(n, c.hintMax)
 	return out
 }
 

@@ -36,6 +36,7 @@ type Decoder struct {
 
 	n      int   // pending rows
 	cap    int   // rows that every column has room for
+	hint   int   // rows that the batch before had, about
 	vbytes int64 // of vars, pending
 	taken  int64 // rows of earlier batches
 
@@ -75,7 +76,7 @@ func NewDecoder(schema *arrow.Schema, types []*Type, asText []bool, mem memory.A
 			return nil, fmt.Errorf("decoder: column %s of type %s is read as %s, not as %s", f.Name, types[i].SQL, want.Type, f.Type)
 		}
 		c := &d.cols[i]
-		*c = *newColumn(f, types[i], text, mem, int(limits.BatchBytes+limits.RowBytes))
+		*c = *newColumn(f, types[i], text, mem, limits)
 		switch {
 		case c.hasOffset():
 			d.offsets++
@@ -268,7 +269,11 @@ func (d *Decoder) current() int64 {
 
 // grow makes room for more rows, within the limit.
 func (d *Decoder) grow() {
-	d.cap = int(min(int64(max(2*d.cap, firstRows)), d.limits.BatchRows))
+	want := max(2*d.cap, d.hint)
+	if want == 0 {
+		want = firstRows
+	}
+	d.cap = int(min(int64(want), d.limits.BatchRows))
 	for i := range d.cols {
 		d.cols[i].reserve(d.cap)
 	}
@@ -341,11 +346,8 @@ func (d *Decoder) Take() arrow.RecordBatch {
 		a.Release()
 	}
 	d.taken += int64(d.n)
-	next := int(min(int64(d.n+63)&^63, d.limits.BatchRows))
-	d.n, d.cap, d.vbytes = 0, next, 0
-	for i := range d.cols {
-		d.cols[i].reserve(next)
-	}
+	d.hint = (d.n + 63) &^ 63
+	d.n, d.cap, d.vbytes = 0, 0, 0
 	return rec
 }
 

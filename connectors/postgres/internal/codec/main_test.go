@@ -43,7 +43,7 @@ func checked(t testing.TB) *memory.CheckedAllocator {
 	return mem
 }
 
-// sized8 is a type with a modifier.
+// withMod returns a type of the server's own with a modifier.
 func withMod(name string, mod int32, sql string) *Type {
 	t := plain(name)
 	t.Mod, t.SQL = mod, sql

@@ -7,7 +7,10 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/stretchr/testify/require"
+
+	"rapidbyte.io/node/connectors/conntest"
 )
 
 // typeTable has one entry a type: the Arrow type that it is read as, and SQL values at
@@ -172,6 +175,56 @@ func TestPGInvalidTextIsRefused(t *testing.T) {
 		require.ErrorAs(t, err, &bad)
 		require.Contains(t, bad.Why, "UTF-8")
 		releaseAll(recs)
+	}
+}
+
+// TestPGArrowTypesAreKept writes what other sources make into new columns and reads it
+// back.
+func TestPGArrowTypesAreKept(t *testing.T) {
+	shows := map[string][]string{
+		"duration_us": {"0m 0d 90.000s", "0m 0d -0.000001s", conntest.Null},
+		"struct":      {`{"a": 1, "b": "x"}`, `{"a": null, "b": "y"}`, conntest.Null},
+		"map":         {`{"a": 1}`, conntest.Null},
+	}
+	db := newDatabase(t, "")
+	for _, c := range conntest.TypeCases() {
+		f := fieldOf(c.Type)
+		to, err := TypeOf(f)
+		require.NoError(t, err)
+		if strings.HasSuffix(c.Name, "_ns") {
+			continue // finer than the server's microseconds
+		}
+		b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{f}, nil))
+		var want []string
+		for _, v := range c.Values {
+			require.NoError(t, b.Field(0).AppendValueFromString(v))
+		}
+		rec := b.NewRecordBatch()
+		for i := range c.Values {
+			want = append(want, conntest.ValueText(rec.Column(0), i))
+		}
+		db.exec("CREATE TABLE x_" + c.Name + " (v " + to.SQL + ")")
+		require.NoError(t, db.write("x_"+c.Name, rec.Schema(), []arrow.RecordBatch{rec}), c.Name)
+		_, _, recs, err := db.read("x_" + c.Name)
+		require.NoError(t, err, c.Name)
+		var got []string
+		for _, r := range recs {
+			for i := range int(r.NumRows()) {
+				if v, ok := r.Column(0).(*array.MonthDayNanoInterval); ok && v.IsValid(i) {
+					x := v.Value(i)
+					got = append(got, fmt.Sprintf("%dm %dd %ss", x.Months, x.Days, strings.TrimSuffix(fmt.Sprintf("%.6f", float64(x.Nanoseconds)/1e9), "000")))
+					continue
+				}
+				got = append(got, conntest.ValueText(r.Column(0), i))
+			}
+		}
+		if text, ok := shows[c.Name]; ok {
+			want = text
+		}
+		require.Equal(t, want, got, c.Name)
+		releaseAll(recs)
+		rec.Release()
+		b.Release()
 	}
 }
 
