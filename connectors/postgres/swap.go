@@ -237,7 +237,7 @@ func (s *swapper) lock(ctx context.Context, mode string) error {
 		case <-wait.C:
 		case <-timeout.C:
 			wait.Stop()
-			return s.blocked(ctx, err)
+			return s.blocked(ctx)
 		case <-ctx.Done():
 			wait.Stop()
 			return context.Cause(ctx)
@@ -246,7 +246,7 @@ func (s *swapper) lock(ctx context.Context, mode string) error {
 }
 
 // blocked says who holds locks of the target that a swap conflicts with.
-func (s *swapper) blocked(ctx context.Context, cause error) error {
+func (s *swapper) blocked(ctx context.Context) error {
 	rows, err := s.tx.Query(ctx, `SELECT DISTINCT coalesce(format('pid %s of role %s (application %s, %s, query since %s)', l.pid, a.usename, quote_literal(a.application_name), a.state,
 			to_char(a.query_start, 'HH24:MI:SS')), 'a prepared transaction')
 		FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -263,7 +263,7 @@ func (s *swapper) blocked(ctx context.Context, cause error) error {
 	if len(held) > 0 {
 		who = strings.Join(held, ", ")
 	}
-	e := s.fail(connectors.KindTransient, messages.CodeDestBusy, "", fmt.Errorf("the table is held by %s: %w", who, cause))
+	e := s.fail(connectors.KindTransient, messages.CodeDestBusy, "", fmt.Errorf("the table is held by %s", who))
 	e.Op = fmt.Sprintf("swap the table %s in", s.goal.target())
 	e.Next = "End that session, or wait until its transaction ends, then run again."
 	return e

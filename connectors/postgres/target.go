@@ -63,7 +63,7 @@ func (g goal) stage() qname {
 
 func (n qname) sql() string { return query.Qualified(n.schema, n.name) }
 
-// plain spells the name for a message.
+// String spells the name for a message.
 func (n qname) String() string { return n.schema + "." + n.name }
 
 func (g goal) fail(kind connectors.Kind, code messages.Code, field string, err error) *connectors.Error {

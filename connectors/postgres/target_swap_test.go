@@ -18,8 +18,8 @@ import (
 func (b *bench) portrait(table string) []string {
 	b.t.Helper()
 	return b.lines(strings.ReplaceAll(`
-		SELECT 'table', pg_get_userbyid(relowner), relpersistence::text, relreplident::text, reloptions::text, (SELECT amname FROM pg_am WHERE oid = relam),
-			coalesce((SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(relacl) AS a), 'none'), obj_description(oid, 'pg_class') FROM pg_class WHERE oid = $T
+		SELECT 'table', pg_get_userbyid(relowner), relpersistence::text, relreplident::text, reloptions::text || coalesce((SELECT x.reloptions::text FROM pg_class x WHERE x.oid = c.reltoastrelid), ''), (SELECT amname FROM pg_am WHERE oid = relam),
+			coalesce((SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(relacl) AS a), 'none'), obj_description(oid, 'pg_class') FROM pg_class c WHERE oid = $T
 		UNION ALL
 		SELECT 'column ' || attname, format_type(atttypid, atttypmod), attnotnull::text, attidentity::text || attgenerated::text, attoptions::text, attstattarget::text || attstorage::text || attcompression::text,
 			(SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(attacl) AS a), col_description(attrelid, attnum) || coalesce((SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum), '')
