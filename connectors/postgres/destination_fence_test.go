@@ -1,0 +1,282 @@
+package postgres
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/pgtest"
+	"rapidbyte.io/node/messages"
+)
+
+// proxy stands between a client and a server and cuts the connection at a COMMIT.
+type proxy struct {
+	listener net.Listener
+	server   string
+	cut      atomic.Int32 // 1: before the server sees COMMIT, 2: when it has answered
+	wg       sync.WaitGroup
+}
+
+func newProxy(t *testing.T, port int) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{listener: l, server: fmt.Sprintf("127.0.0.1:%d", port)}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) port() int {
+	a, _ := p.listener.Addr().(*net.TCPAddr)
+	return a.Port
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.wg.Go(func() { p.serve(client) })
+	}
+}
+
+func (p *proxy) serve(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", p.server)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	p.wg.Go(func() { // answers
+		defer client.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := server.Read(buf)
+			if err != nil {
+				return
+			}
+			if p.cut.Load() == 2 && bytes.Contains(buf[:n], []byte("C\x00\x00\x00\x0bCOMMIT\x00")) {
+				p.cut.Store(0)
+				return
+			}
+			if _, err := client.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			return
+		}
+		if p.cut.Load() == 1 && bytes.Contains(buf[:n], []byte("COMMIT\x00")) {
+			p.cut.Store(0)
+			return
+		}
+		if _, err := server.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// C09: the connection is lost around COMMIT. The next writer's receipt says what
+// became of it, and the rows are there once whatever it was.
+func TestPGUnknownCommitIsResolvedByTheReceipt(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		cut       int32
+		committed bool
+	}{{"before the server saw it", 1, false}, {"before the client heard it", 2, true}} {
+		for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert, connectors.ModeReplace} {
+			t.Run(c.name+"/"+string(mode), func(t *testing.T) {
+				p := newProxy(t, pgtest.Shared(t).Port()) // before the rig: it outlives its connections
+				r := newRig(t, connectors.WritePolicy{}, nil)
+				r.dest = newDestination(t, r.server, r.db, connectors.WritePolicy{NewColumn: connectors.ColumnAdd}, func(cfg *DestinationConfig) {
+					cfg.Host, cfg.Port = "127.0.0.1", p.port()
+				})
+				w := r.writer(mode, orders, 1)
+				r.write(w, orders, []any{1, "a"})
+				r.commit(w, messages.BarrierPeriodic, 1, 1)
+				r.write(w, orders, []any{2, "b"})
+				p.cut.Store(c.cut)
+				_, err := w.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 2, 1))
+				e, ok := errors.AsType[*connectors.Error](err)
+				require.True(t, ok, "%v", err)
+				require.Equal(t, connectors.KindTransient, e.Kind, "%v", err)
+				require.Equal(t, connectors.CommitUnknown, e.Commit)
+				require.NoError(t, w.Close(t.Context()))
+
+				part := connectors.Part{ID: "orders", Load: messages.LoadID{Name: "orders", Number: 1}, Streams: []messages.StreamID{"orders"}}
+				again, receipt, err := r.s.OpenWriter(t.Context(), part, messages.Token{Epoch: r.epoch, Attempt: 2})
+				require.NoError(t, err)
+				at, _ := receipt.Position.At.Int64()
+				require.Equal(t, c.committed, at == 2, "position %d", at)
+				if !c.committed {
+					r.write(again, orders, []any{2, "b"})
+				}
+				r.commit(again, messages.BarrierEnd, 3, 0)
+				require.NoError(t, again.Close(t.Context()))
+				require.NoError(t, r.s.Finish(t.Context(), part.Load))
+				require.ElementsMatch(t, []string{"1|a", "2|b"}, r.rows("orders"))
+			})
+		}
+	}
+}
+
+func TestPGOlderOwnerIsFencedAndItsSessionsEnd(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	old := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(old, orders, []any{1, "zombie"})
+	oldSession := r.s
+	defer func() { require.NoError(t, oldSession.Close(t.Context())) }()
+	r.s = nil
+	s := r.next()
+	require.Equal(t, [][]string{{"0"}}, r.server.Query(t, r.db, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rb:%:e:1'"), "ended")
+	_, err := old.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 1, 1))
+	require.Error(t, err)
+	require.NoError(t, old.Close(t.Context()))
+	require.Equal(t, connectors.KindFenced, connectors.KindOf(oldSession.Begin(t.Context(), loadOf(connectors.ModeAppend, 2, orders, "orders"))))
+	require.Equal(t, uint64(0), s.Recovered().Receipts[0].Version.Commit)
+	require.Empty(t, r.rows("orders"))
+	_, err = r.dest.Open(t.Context(), connectors.SessionRequest{Pipeline: testPipeline, Epoch: 1, Store: "store"})
+	require.Equal(t, connectors.KindFenced, connectors.KindOf(err))
+}
+
+// A zombie that holds the row lock of its receipt, or a lock on the table, cannot hold
+// a take-over up: its session is ended.
+func TestPGTakeOverIsNotHeldUpByAZombie(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(w, orders, []any{1, "a"})
+	z := w.(*Writer)
+	require.NoError(t, z.sinks[0].finish(t.Context()))
+	next := z.next(barrierAt(messages.BarrierPeriodic, 1, 1))
+	require.NoError(t, z.writeReceipt(t.Context(), next), "the row of the owner is locked now")
+	zombie := r.s
+	defer func() { require.NoError(t, zombie.Close(t.Context())) }()
+	r.s = nil
+	begun := time.Now()
+	r.next()
+	require.Less(t, time.Since(begun), 20*time.Second)
+	again := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(again, orders, []any{1, "a"})
+	r.commit(again, messages.BarrierEnd, 1, 1)
+	require.NoError(t, again.Close(t.Context()))
+	require.NoError(t, w.Close(t.Context()))
+	require.Equal(t, []string{"1|a"}, r.rows("orders"))
+}
+
+func TestPGForeignLockIsNamed(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	r.sql("CREATE TABLE orders (id bigint, name text)")
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	conn, err := pgx.Connect(t.Context(), r.server.URL(r.db))
+	require.NoError(t, err)
+	defer closeConn(conn)
+	_, err = conn.Exec(t.Context(), "SET application_name = 'nightly report'; BEGIN; LOCK TABLE orders")
+	require.NoError(t, err)
+	err = w.Write(t.Context(), r.batch(orders, []any{1, "a"}))
+	if err == nil {
+		_, err = w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 1, 1))
+	}
+	requireError(t, err, connectors.KindTransient, messages.CodeDestBusy, fmt.Sprintf("pid %d", conn.PgConn().PID()), "nightly report")
+	require.NoError(t, w.Close(t.Context()))
+}
+
+func TestPGDroppedTargetIsNoticed(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(w, orders, []any{1, "a"})
+	r.commit(w, messages.BarrierPeriodic, 1, 1)
+	require.NoError(t, w.Close(t.Context()))
+	r.sql("DROP TABLE orders")
+	part := connectors.Part{ID: "orders", Load: messages.LoadID{Name: "orders", Number: 1}, Streams: []messages.StreamID{"orders"}}
+	_, _, err := r.s.OpenWriter(t.Context(), part, messages.Token{Epoch: r.epoch, Attempt: 2})
+	require.Error(t, err)
+	r.sql("CREATE TABLE orders (id bigint, name text)")
+	_, _, err = r.s.OpenWriter(t.Context(), part, messages.Token{Epoch: r.epoch, Attempt: 3})
+	requireError(t, err, connectors.KindConfig, messages.CodeStateAhead, "dropped and made again")
+}
+
+func TestPGReceiptThatAUserChangedIsRefused(t *testing.T) {
+	for _, c := range []struct{ sql, says string }{
+		{"DELETE FROM _rapidbyte.receipt", "gone"},
+		{"UPDATE _rapidbyte.receipt SET commit_no = 7", "commit 7"},
+		{"DELETE FROM _rapidbyte.owner", "owner is gone"},
+	} {
+		r := newRig(t, connectors.WritePolicy{}, nil)
+		w := r.writer(connectors.ModeAppend, orders, 1)
+		r.write(w, orders, []any{1, "a"})
+		r.sql(c.sql)
+		_, err := w.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 1, 1))
+		requireError(t, err, connectors.KindConfig, messages.CodeDestDamaged, c.says)
+		require.Empty(t, r.rows("orders"))
+		require.NoError(t, w.Close(t.Context()))
+	}
+}
+
+func TestPGServerThatDiesIsTransient(t *testing.T) {
+	for _, how := range []string{"terminate", "immediate"} {
+		for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
+			t.Run(how+"/"+string(mode), func(t *testing.T) {
+				r := newRigOn(t, how == "immediate", connectors.WritePolicy{})
+				w := r.writer(mode, orders, 1)
+				r.write(w, orders, []any{1, "a"})
+				r.commit(w, messages.BarrierPeriodic, 1, 1)
+				var rows [][]any
+				for i := range 5000 {
+					rows = append(rows, []any{i + 2, "text of some length, to fill the buffers"})
+				}
+				r.write(w, orders, rows...)
+				if how == "immediate" {
+					r.server.Immediate(t)
+					r.server.Restart(t)
+				} else {
+					r.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'rb:%' AND datname = current_database()")
+				}
+				var err error
+				for range 100 {
+					if err = w.Write(t.Context(), r.batch(orders, rows...)); err != nil {
+						break
+					}
+				}
+				if err == nil {
+					_, err = w.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 2, 5000))
+				}
+				require.Equal(t, connectors.KindTransient, connectors.KindOf(err), "%v", err)
+				require.NoError(t, errors.Join(w.Close(t.Context())))
+				part := connectors.Part{ID: "orders", Load: messages.LoadID{Name: "orders", Number: 1}, Streams: []messages.StreamID{"orders"}}
+				var again connectors.Writer
+				var receipt messages.Receipt
+				for attempt := messages.Attempt(2); ; attempt++ {
+					again, receipt, err = r.s.OpenWriter(t.Context(), part, messages.Token{Epoch: r.epoch, Attempt: attempt})
+					if err == nil {
+						break
+					}
+					require.Equal(t, connectors.KindTransient, connectors.KindOf(err), "%v", err)
+					require.Less(t, attempt, messages.Attempt(10))
+				}
+				require.Equal(t, uint64(1), receipt.Version.Commit)
+				r.write(again, orders, []any{2, "b"})
+				r.commit(again, messages.BarrierEnd, 2, 1)
+				require.NoError(t, again.Close(t.Context()))
+				require.ElementsMatch(t, []string{"1|a", "2|b"}, r.rows("orders"))
+			})
+		}
+	}
+}

@@ -1,0 +1,320 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/internal/query"
+)
+
+const mergeVersion = 15 // of the first server with MERGE
+
+// take brings the staged rows into the table: one statement for the whole commit. Only
+// if it fails, and bad rows are to be set aside, are ranges of them taken one by one.
+func (k *sink) take(ctx context.Context) error {
+	if k.staged >= analyzeRows {
+		if _, err := k.w.conn.Exec(ctx, "ANALYZE "+k.into()); err != nil {
+			return err
+		}
+	}
+	if !k.lenient() {
+		return k.takeRange(ctx, "", k.staged)
+	}
+	return k.takeHalves(ctx, 0, k.staged)
+}
+
+// analyzeRows is how many staged rows are worth statistics: without them the planner
+// takes a temporary table to be small.
+const analyzeRows = 5000
+
+// takeHalves takes rows [from, to) of the temporary table, leaving bad ones out.
+func (k *sink) takeHalves(ctx context.Context, from, to int64) error {
+	where, err := k.rangeOf(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	err = k.w.savepoint(ctx, func() error { return k.takeRange(ctx, where, to-from) })
+	switch {
+	case err == nil || connectors.KindOf(err) != connectors.KindData:
+		return err
+	case to-from == 1:
+		dead, readErr := k.deadStaged(ctx, where, from, err)
+		if readErr != nil {
+			return readErr
+		}
+		return k.w.reject(ctx, dead)
+	}
+	middle := from + (to-from)/2
+	if err := k.takeHalves(ctx, from, middle); err != nil {
+		return err
+	}
+	return k.takeHalves(ctx, middle, to)
+}
+
+// rangeOf is the condition for rows [from, to) of the temporary table, in the order in
+// which they were staged.
+func (k *sink) rangeOf(ctx context.Context, from, to int64) (string, error) {
+	if from == 0 && to == k.staged {
+		return "", nil
+	}
+	at := func(n int64) (string, error) {
+		results, err := k.w.conn.Exec(ctx, fmt.Sprintf("SELECT ctid FROM %s ORDER BY ctid OFFSET %d LIMIT 1", k.into(), n))
+		if err != nil {
+			return "", err
+		}
+		if len(results) != 1 || len(results[0].Rows) != 1 {
+			return "", fmt.Errorf("the temporary table has no row %d", n)
+		}
+		return string(results[0].Rows[0][0]), nil
+	}
+	first, err := at(from)
+	if err != nil {
+		return "", err
+	}
+	last, err := at(to - 1)
+	return " WHERE ctid >= '" + first + "'::tid AND ctid <= '" + last + "'::tid", err
+}
+
+// takeRange runs the statement for the rows of a condition.
+func (k *sink) takeRange(ctx context.Context, where string, rows int64) error {
+	m := merge{lay: k.lay, from: k.into(), where: where, wire: k.casts(), server: majorVersion(k.w.conn.Parameter("server_version"))}
+	if k.g.mode != connectors.ModeUpsert {
+		results, err := k.w.conn.Exec(ctx, m.insert())
+		if err != nil {
+			return k.rowError(err)
+		}
+		stager := k.stager
+		k.stager = "" // rows have landed in the table itself
+		err = k.landed(rows, affected(results[0].Tag))
+		k.stager = stager
+		return err
+	}
+	if _, err := k.w.conn.Exec(ctx, m.upsert()); err != nil {
+		return k.rowError(err)
+	}
+	if !k.lay.rowTriggers {
+		return nil
+	}
+	results, err := k.w.conn.Exec(ctx, m.missing())
+	if err != nil {
+		return err
+	}
+	if n, _ := strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64); n > 0 {
+		return k.landed(rows, rows-n)
+	}
+	return nil
+}
+
+// casts returns what each staged column is cast to, "" for nothing.
+func (k *sink) casts() []string {
+	out := make([]string, len(k.lay.columns))
+	for i, cast := range k.enc.Casts() {
+		if cast {
+			out[i] = k.lay.columns[i].typ.SQL
+		}
+	}
+	return out
+}
+
+// merge writes the statements that take staged rows on. Pure.
+type merge struct {
+	lay    *layout
+	from   string   // the temporary table; its columns are c0, c1 ..
+	where  string   // which of its rows
+	wire   []string // per column: the type it is cast to, or ""
+	server int      // major version
+}
+
+func (m merge) target() string { return query.Qualified(m.lay.schema, m.lay.table) }
+
+// value is staged column i in the type of the table.
+func (m merge) value(i int) string {
+	name := fmt.Sprintf("c%d", i)
+	if m.wire[i] == "" {
+		return name
+	}
+	return name + "::" + m.wire[i]
+}
+
+// names are the table's columns, prefixed.
+func (m merge) names(prefix string) []string {
+	out := make([]string, len(m.lay.columns))
+	for i, c := range m.lay.columns {
+		out[i] = prefix + query.Ident(c.name)
+	}
+	return out
+}
+
+func (m merge) values() string {
+	out := make([]string, len(m.lay.columns))
+	for i := range out {
+		out[i] = m.value(i)
+	}
+	return strings.Join(out, ", ")
+}
+
+// insert appends the staged rows in their order.
+func (m merge) insert() string {
+	return fmt.Sprintf("INSERT INTO %s (%s)%s SELECT %s FROM %s%s ORDER BY ctid",
+		m.target(), strings.Join(m.names(""), ", "), m.overriding(), m.values(), m.from, m.where)
+}
+
+func (m merge) overriding() string {
+	if m.lay.generatedAlways {
+		return " OVERRIDING SYSTEM VALUE"
+	}
+	return ""
+}
+
+// newest selects the last staged row of each key, under the table's column names: no
+// statement may touch a row twice, and the order of rows decides.
+func (m merge) newest() string {
+	values := make([]string, len(m.lay.columns))
+	for i, c := range m.lay.columns {
+		values[i] = m.value(i) + " AS " + query.Ident(c.name)
+	}
+	key := make([]string, len(m.lay.key))
+	for i, name := range m.lay.key {
+		key[i] = m.value(m.index(name))
+	}
+	by := strings.Join(key, ", ")
+	return fmt.Sprintf("SELECT DISTINCT ON (%s) %s FROM %s%s ORDER BY %s, ctid DESC", by, strings.Join(values, ", "), m.from, m.where, by)
+}
+
+func (m merge) index(name string) int {
+	return slices.IndexFunc(m.lay.columns, func(c layoutColumn) bool { return c.name == name })
+}
+
+// compared are the columns that are written when a row of the table changes: all but
+// the key; and of those the ones that decide whether it has changed: metadata does not.
+func (m merge) compared() (written, deciding []string) {
+	for _, c := range m.lay.columns {
+		if slices.Contains(m.lay.key, c.name) {
+			continue
+		}
+		written = append(written, query.Ident(c.name))
+		if c.meta == "" {
+			deciding = append(deciding, query.Ident(c.name))
+		}
+	}
+	return written, deciding
+}
+
+// changed is the condition that row t differs from the row named by. The image of a row is compared,
+// not its values: 1.0 and 1.00 are equal but not the same, and some types have no
+// equality at all.
+func (m merge) changed(by string) string {
+	_, deciding := m.compared()
+	if len(deciding) == 0 {
+		return "false"
+	}
+	// The cast keeps the server from comparing the columns one by one.
+	image := func(prefix string) string { return "ROW(" + prefix + strings.Join(deciding, ", "+prefix) + ")::record" }
+	return image("t.") + " *<> " + image(by)
+}
+
+func (m merge) on() string {
+	out := make([]string, len(m.lay.key))
+	for i, name := range m.lay.key {
+		out[i] = "t." + query.Ident(name) + " = s." + query.Ident(name)
+	}
+	return strings.Join(out, " AND ")
+}
+
+// upsert merges the newest staged row of each key; rows that are as they were are not
+// written again.
+func (m merge) upsert() string {
+	written, _ := m.compared()
+	set := func(prefix string) string {
+		out := make([]string, len(written))
+		for i, name := range written {
+			out[i] = name + " = " + prefix + name
+		}
+		return strings.Join(out, ", ")
+	}
+	names := strings.Join(m.names(""), ", ")
+	if m.server >= mergeVersion {
+		sql := fmt.Sprintf("MERGE INTO %s AS t USING (%s) AS s ON %s", m.target(), m.newest(), m.on())
+		if len(written) > 0 {
+			sql += fmt.Sprintf(" WHEN MATCHED AND %s THEN UPDATE SET %s", m.changed("s."), set("s."))
+		}
+		return sql + fmt.Sprintf(" WHEN NOT MATCHED THEN INSERT (%s)%s VALUES (%s)", names, m.overriding(), strings.Join(m.names("s."), ", "))
+	}
+	keys := make([]string, len(m.lay.key))
+	for i, name := range m.lay.key {
+		keys[i] = query.Ident(name)
+	}
+	sql := fmt.Sprintf("INSERT INTO %s AS t (%s)%s %s ON CONFLICT (%s) DO ", m.target(), names, m.overriding(), m.newest(), strings.Join(keys, ", "))
+	if len(written) == 0 {
+		return sql + "NOTHING"
+	}
+	return sql + fmt.Sprintf("UPDATE SET %s WHERE %s", set("excluded."), m.changed("excluded."))
+}
+
+// missing counts staged rows that are not in the table as they were staged.
+func (m merge) missing() string {
+	return fmt.Sprintf("SELECT count(*) FROM (%s) AS s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)", m.newest(), m.target(), m.on())
+}
+
+// insertStatement is a multi-row INSERT with n rows of parameters.
+func (k *sink) insertStatement(n int) string {
+	var b strings.Builder
+	overriding := ""
+	if k.stager == "" && k.lay.generatedAlways {
+		overriding = " OVERRIDING SYSTEM VALUE"
+	}
+	fmt.Fprintf(&b, "INSERT INTO %s (%s)%s VALUES ", k.into(), k.columns(), overriding)
+	p := 0
+	for row := range n {
+		if row > 0 {
+			b.WriteString(", ")
+		}
+		for i := range k.lay.columns {
+			p++
+			if i == 0 {
+				b.WriteByte('(')
+			} else {
+				b.WriteString(", ")
+			}
+			b.WriteByte('$')
+			b.WriteString(strconv.Itoa(p))
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
+}
+
+// oids are the parameter types of n rows.
+func (k *sink) oids(n int) []uint32 {
+	types := k.enc.Wire()
+	out := make([]uint32, 0, n*len(types))
+	for range n {
+		for _, t := range types {
+			out = append(out, t.OID)
+		}
+	}
+	return out
+}
+
+// affected is the number of rows in a command tag: INSERT 0 5.
+func affected(tag string) int64 {
+	n, err := strconv.ParseInt(tag[strings.LastIndexByte(tag, ' ')+1:], 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// majorVersion reads "15.18 (Debian 15.18-1)"; 0 when there is no number.
+func majorVersion(version string) int {
+	digits := strings.IndexFunc(version+".", func(r rune) bool { return r < '0' || r > '9' })
+	n, err := strconv.Atoi(version[:digits])
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,320 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/internal/codec"
+	"rapidbyte.io/node/connectors/postgres/internal/query"
+	"rapidbyte.io/node/connectors/postgres/internal/wire"
+	"rapidbyte.io/node/messages"
+)
+
+// sink writes the rows of one stream. Rows go straight into the table where a plain COPY
+// or INSERT does it; else they are staged in a temporary table, and one statement per
+// commit takes them on.
+type sink struct {
+	w      *Writer
+	g      goal
+	lay    *layout
+	enc    *codec.Encoder
+	stager string // name of the temporary table; empty: rows go straight into the table
+
+	flush  flushPolicy
+	buf    []byte // Headroom, then rows that are not sent yet
+	copy   *wire.CopyIn
+	first  int64 // row of the part, from 0, at which the open COPY began
+	sent   int64 // rows in buf and in the open COPY
+	staged int64 // rows in the temporary table
+	runs   []run // of staged rows, by place: which rows they were
+	bytes  int64 // encoded so far, for the mean
+	rows   int64 // likewise
+}
+
+// run is a stretch of rows that were staged in order.
+type run struct {
+	staged int64 // place of the first in the temporary table, from 0
+	row    int64 // since the last commit, from 0
+}
+
+func newSink(w *Writer, g goal, lay *layout) (*sink, error) {
+	k := &sink{w: w, g: g, lay: lay}
+	if err := k.encoder(time.Time{}); err != nil {
+		return nil, err
+	}
+	casts := false
+	for _, c := range k.enc.Casts() {
+		casts = casts || c
+	}
+	if g.mode == connectors.ModeUpsert || casts {
+		k.stager = fmt.Sprintf("_rb_stage_%d", len(w.sinks))
+	}
+	k.flush = flushPolicy{pin: g.policy.FlushBytes, config: int64(g.cfg.CopyFlushBytes)}
+	return k, nil
+}
+
+// encoder makes the encoder; metadata columns are the same for a whole commit.
+func (k *sink) encoder(now time.Time) error {
+	targets := make([]codec.Target, len(k.lay.columns))
+	for i, c := range k.lay.columns {
+		targets[i] = codec.Target{Field: c.field, Type: c.typ}
+		switch c.meta {
+		case connectors.ColumnRun:
+			targets[i].Constant = append(binary.BigEndian.AppendUint32(nil, uint32(len(k.w.session.run))), k.w.session.run...) //nolint:gosec // short
+		case connectors.ColumnLoadedAt:
+			const epoch = 946_684_800 // seconds from 1970 to 2000
+			us := now.Add(-epoch * time.Second).UnixMicro()
+			targets[i].Constant = binary.BigEndian.AppendUint64([]byte{0, 0, 0, 8}, uint64(us)) //nolint:gosec // its bits
+		}
+	}
+	enc, err := codec.NewEncoder(k.g.stream.Schema, targets)
+	if err != nil {
+		return k.place(destError("write to "+k.g.stream.Target, connectors.KindSchema, messages.CodeSchemaType, err))
+	}
+	if k.g.cfg.LoadMethod == LoadInsert {
+		enc.OmitFieldCount() // parameters have the form of a row without its count
+	}
+	k.enc = enc
+	return nil
+}
+
+func (k *sink) place(e *connectors.Error) *connectors.Error {
+	e.Place.Stream, e.Place.Part = k.g.stream.Stream, k.w.part.ID
+	return e
+}
+
+// start prepares the sink for a new transaction.
+func (k *sink) start(now time.Time) error {
+	k.buf, k.copy, k.sent, k.staged, k.runs = k.buf[:0], nil, 0, 0, k.runs[:0]
+	if k.g.policy.Metadata {
+		return k.encoder(now)
+	}
+	return nil
+}
+
+// target finds the sink of a batch.
+func (w *Writer) target(stream messages.StreamID, rows messages.Rows) (*sink, arrow.RecordBatch, error) {
+	arrowRows, ok := rows.(messages.ArrowRows)
+	if !ok {
+		return nil, nil, destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("rows are %T", rows))
+	}
+	for _, k := range w.sinks {
+		if k.g.stream.Stream != stream {
+			continue
+		}
+		if !arrowRows.Record.Schema().Equal(k.g.stream.Schema) {
+			return nil, nil, k.place(destError("write", connectors.KindSchema, messages.CodeSchemaType, errors.New("the batch has other columns than planned")))
+		}
+		return k, arrowRows.Record, nil
+	}
+	return nil, nil, destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has no stream %q", stream))
+}
+
+// into is the table that COPY and INSERT write to.
+func (k *sink) into() string {
+	if k.stager != "" {
+		return query.Ident(k.stager)
+	}
+	return query.Qualified(k.lay.schema, k.lay.table)
+}
+
+// columns lists what COPY and INSERT write, in order.
+func (k *sink) columns() string {
+	names := make([]string, len(k.lay.columns))
+	for i, c := range k.lay.columns {
+		names[i] = query.Ident(c.name)
+		if k.stager != "" {
+			names[i] = fmt.Sprintf("c%d", i)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// createTemp makes the temporary table; it is emptied by each COMMIT.
+func (k *sink) createTemp() string {
+	if k.stager == "" {
+		return ""
+	}
+	columns := make([]string, len(k.lay.columns))
+	for i, t := range k.enc.Wire() {
+		columns[i] = fmt.Sprintf("c%d %s", i, t.SQL)
+	}
+	return fmt.Sprintf("DROP TABLE IF EXISTS pg_temp.%[1]s; CREATE TEMPORARY TABLE %[1]s (%[2]s) ON COMMIT DELETE ROWS", query.Ident(k.stager), strings.Join(columns, ", "))
+}
+
+// write takes a batch. at is its first row since the last commit, from 0.
+func (k *sink) write(ctx context.Context, rec arrow.RecordBatch, at int64) error {
+	if k.lenient() || k.g.cfg.LoadMethod == LoadInsert {
+		return k.writeGuarded(ctx, rec, at)
+	}
+	if k.sent == 0 {
+		if err := k.w.closeOthers(ctx, k); err != nil {
+			return err
+		}
+		k.first = k.w.receipt.Rows.Arrived + at
+	}
+	for from, n := int64(0), rec.NumRows(); from < n; {
+		if len(k.buf) == 0 {
+			k.buf = k.reset(k.copy == nil)
+		}
+		before := len(k.buf)
+		out, next, err := k.enc.Encode(k.buf, rec, from, n, int(k.flush.bytes())+wire.Headroom)
+		k.buf = out
+		k.sent += next - from
+		k.flush.saw(next-from, int64(len(out)-before))
+		if err != nil {
+			return k.valueError(err, k.w.receipt.Rows.Arrived+at+next)
+		}
+		from = next
+		if int64(len(k.buf)) >= k.flush.bytes() {
+			if err := k.send(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reset returns the buffer with room for the frame, and the header of a new COPY.
+func (k *sink) reset(header bool) []byte {
+	var room [wire.Headroom]byte
+	buf := append(k.buf[:0], room[:]...)
+	if header {
+		buf = codec.AppendHeader(buf)
+	}
+	return buf
+}
+
+// send sends the buffer, and begins the COPY with the first one.
+func (k *sink) send(ctx context.Context) error {
+	if len(k.buf) == 0 {
+		return nil
+	}
+	if k.copy == nil {
+		in, err := k.w.conn.CopyIn(ctx, "COPY "+k.into()+" ("+k.columns()+") FROM STDIN (FORMAT binary)")
+		if err != nil {
+			return k.rowError(err)
+		}
+		k.copy = in
+	}
+	err := k.copy.Send(ctx, k.buf)
+	k.buf = k.buf[:0]
+	return k.rowError(err)
+}
+
+// closeCopy ends the open COPY, if there is one, and counts what arrived: a trigger can
+// make a row vanish without an error.
+func (k *sink) closeCopy(ctx context.Context) error {
+	if k.copy == nil && k.sent == 0 {
+		return nil
+	}
+	k.buf = codec.AppendTrailer(k.buf0())
+	if err := k.send(ctx); err != nil {
+		return err
+	}
+	n, err := k.copy.Done(ctx)
+	if err != nil {
+		return k.rowError(err)
+	}
+	sent := k.sent
+	k.copy, k.sent = nil, 0
+	return k.landed(sent, n)
+}
+
+// buf0 is the buffer, begun if it is empty.
+func (k *sink) buf0() []byte {
+	if len(k.buf) == 0 {
+		return k.reset(k.copy == nil)
+	}
+	return k.buf
+}
+
+// landed compares what was sent with what the server counted.
+func (k *sink) landed(sent, n int64) error {
+	if n != sent {
+		return k.place(destError("write to "+k.g.stream.Target, connectors.KindConfig, messages.CodeRowsSwallowed,
+			fmt.Errorf("%d rows were sent to %s, %d arrived", sent, k.lay.table, n)))
+	}
+	if k.stager != "" {
+		k.staged += n
+	}
+	return nil
+}
+
+// closeOthers ends the COPY of another stream: a connection carries one at a time.
+func (w *Writer) closeOthers(ctx context.Context, but *sink) error {
+	for _, k := range w.sinks {
+		if k == but {
+			continue
+		}
+		if err := k.closeCopy(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// valueError names the row that Encode could not write. A column that counts finer than
+// its target is the wrong column, whatever the row: no policy sets that aside.
+func (k *sink) valueError(err error, row int64) error {
+	e := k.place(destError("write to "+k.g.stream.Target, connectors.KindData, messages.CodeValueRange, err))
+	e.Place.Row = row + 1
+	if v, ok := errors.AsType[*codec.ValueError](err); ok {
+		e.Place.Field = v.Column
+		if v.Finer {
+			e.Kind, e.Code = connectors.KindSchema, messages.CodeSchemaType
+		}
+	}
+	return e
+}
+
+// rowError places an error of the server: the line of a COPY is a row of the part.
+func (k *sink) rowError(err error) error {
+	if err == nil || stateOf(err) == "" || stateOf(err) == lockNotAvailable {
+		return err
+	}
+	out := k.w.session.d.classify(context.Background(), "write to "+k.g.stream.Target, err)
+	e, ok := errors.AsType[*connectors.Error](out)
+	if !ok {
+		return out
+	}
+	if e.Place.Row > 0 {
+		e.Place.Row += k.first
+	}
+	k.place(e)
+	return e
+}
+
+// finish brings everything of this commit into the table.
+func (k *sink) finish(ctx context.Context) error {
+	if err := k.closeCopy(ctx); err != nil {
+		return err
+	}
+	if k.stager == "" || k.staged == 0 {
+		return nil
+	}
+	return k.take(ctx)
+}
+
+// explain says how the rows are written.
+func (k *sink) explain() string {
+	how := "COPY binary into " + k.lay.table
+	if k.g.cfg.LoadMethod == LoadInsert {
+		how = "multi-row INSERT into " + k.lay.table
+	}
+	switch {
+	case k.g.mode == connectors.ModeUpsert:
+		how += " by way of a temporary table and one merging statement per commit"
+	case k.stager != "":
+		how += " by way of a temporary table: a column has a type without a binary form"
+	}
+	k.flush.guess(k.g.stream.Schema)
+	return fmt.Sprintf("stream %s: %s; flush %s", k.g.stream.Stream, how, k.flush.reason())
+}
