@@ -12,6 +12,8 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
+	"rapidbyte.io/node/connectors/postgres/pgtest"
+	"rapidbyte.io/node/messages"
 )
 
 // A role that lacks something is told the exact statement, and nothing is found once it
@@ -147,4 +149,41 @@ func TestPGCheckChangesNothing(t *testing.T) {
 	b.check(b.conn)
 	require.Equal(t, before, b.lines("SELECT count(*), max(oid) FROM pg_class"))
 	require.NoError(t, b.conn.Ping(context.Background()))
+}
+
+func TestPGPreflightOfAStandby(t *testing.T) {
+	b := benchOf(t, "append", "")
+	b.server, b.db = pgtest.Start(t), "postgres"
+	b.server.Stop(t)
+	b.server.File(t, "standby.signal", "")
+	b.server.Restart(t)
+	found := b.check(b.connect(b.server.User()))
+	require.Len(t, found, 1)
+	require.Contains(t, found[0].Message, "hot standby")
+}
+
+// A key that no index can hold is no key of a new table, unless an upsert needs it.
+func TestPGKeysThatCannotBeIndexed(t *testing.T) {
+	source := benchOf(t, "append", "CREATE DOMAIN doc AS json; CREATE TYPE pair AS (a int, b doc[]); CREATE TABLE orders (j json, d doc, p pair, pt point, ok int4range)")
+	for _, key := range []string{"j", "d", "p", "pt", "ok"} {
+		for _, mode := range []connectors.WriteMode{"append", "upsert", "replace"} {
+			b := benchOf(t, mode, "")
+			b.like(source.conn, "public", "orders")
+			b.goal.stream.Key = []string{key}
+			p, err := b.prepare()
+			if mode == "upsert" && key != "ok" {
+				wantError(t, err, connectors.KindConfig, messages.CodeDocValue, "the key column "+key, "cannot be indexed")
+				continue
+			}
+			require.NoError(t, err)
+			if p.stage != "" {
+				require.NoError(t, b.swap(p.stage))
+			}
+			want := []string{"0"}
+			if key == "ok" {
+				want = []string{"1"}
+			}
+			require.Equal(t, want, b.lines("SELECT count(*) FROM pg_index WHERE indrelid = 'orders'::regclass"))
+		}
+	}
 }
