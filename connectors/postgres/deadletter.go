@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"strings"
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -227,11 +228,7 @@ func (k *sink) readStaged(ctx context.Context, where string) (arrow.RecordBatch,
 		return nil, err
 	}
 	defer dec.Release()
-	list := names[0]
-	for _, n := range names[1:] {
-		list += ", " + n
-	}
-	if _, err := k.w.conn.CopyOut(ctx, "COPY (SELECT "+list+" FROM "+k.into()+where+") TO STDOUT (FORMAT binary)", dec.Append); err != nil {
+	if _, err := k.w.conn.CopyOut(ctx, "COPY (SELECT "+strings.Join(names, ", ")+" FROM "+k.into()+where+") TO STDOUT (FORMAT binary)", dec.Append); err != nil {
 		return nil, err
 	}
 	if dec.Rows() != 1 {

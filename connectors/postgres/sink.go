@@ -34,8 +34,6 @@ type sink struct {
 	sent   int64 // rows in buf and in the open COPY
 	staged int64 // rows in the temporary table
 	runs   []run // of staged rows, by place: which rows they were
-	bytes  int64 // encoded so far, for the mean
-	rows   int64 // likewise
 }
 
 // run is a stretch of rows that were staged in order.
@@ -185,11 +183,11 @@ func (k *sink) write(ctx context.Context, rec arrow.RecordBatch, at int64) error
 // reset returns the buffer with room for the frame, and the header of a new COPY.
 func (k *sink) reset(header bool) []byte {
 	var room [wire.Headroom]byte
-	buf := append(k.buf[:0], room[:]...)
+	k.buf = append(k.buf[:0], room[:]...)
 	if header {
-		buf = codec.AppendHeader(buf)
+		k.buf = codec.AppendHeader(k.buf)
 	}
-	return buf
+	return k.buf
 }
 
 // send sends the buffer, and begins the COPY with the first one.
@@ -288,8 +286,7 @@ func (k *sink) rowError(err error) error {
 	if e.Place.Row > 0 {
 		e.Place.Row += k.first
 	}
-	k.place(e)
-	return e
+	return k.place(e)
 }
 
 // finish brings everything of this commit into the table.

@@ -25,13 +25,12 @@ type Writer struct {
 	load    storedLoad
 	receipt messages.Receipt // the newest; nobody else changes it
 
-	call    sync.Mutex // held while a method runs
-	conn    *wire.Conn
-	inTx    bool
-	sinks   []*sink
-	rows    messages.Counts // since the last commit
-	pending []rejected      // dead letters that the transaction does not hold yet
-	temp    bool            // temporary tables were made
+	call  sync.Mutex // held while a method runs
+	conn  *wire.Conn
+	inTx  bool
+	sinks []*sink
+	rows  messages.Counts // since the last commit
+	temp  bool            // temporary tables were made
 
 	state  sync.Mutex
 	closed bool
