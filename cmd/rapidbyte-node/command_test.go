@@ -207,7 +207,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	secretFile := write(t, dir, "secret", canary)
 	docs := map[string]string{
 		"value.yaml":    "version: \"${PG_PASSWORD}\"\npipeline: ${PG_PASSWORD}\n",
-		"port.yaml":     strings.Replace(postgresDocument, `"5432"`, `"${PORT}"`, 1),
+		"port.yaml":     strings.Replace(postgresDocument, `"1"`, `"${PORT}"`, 1),
 		"planned.yaml":  postgresDocument,
 		"file.yaml":     strings.Replace(postgresDocument, "${PG_PASSWORD}", "${file:"+secretFile+"}", 1),
 		"nowhere.yaml":  strings.Replace(generatorDocument("p", "rows: 1", "file", "path: out", "a"), "rows: 1", "rows: ${PG_PASSWORD}", 1),
@@ -234,11 +234,11 @@ const postgresDocument = `version: "1.0"
 pipeline: p
 source:
   use: postgres
-  config: {host: h, port: "5432", user: u, password: "${PG_PASSWORD}", database: d}
+  config: {host: 127.0.0.1, port: "1", user: u, password: "${PG_PASSWORD}", database: d}
   streams: [{name: a}]
 destination:
   use: postgres
-  config: {host: h, port: 5432, user: u, password: "${PG_PASSWORD}", database: d}
+  config: {host: 127.0.0.1, port: 1, user: u, password: "${PG_PASSWORD}", database: d}
   write_mode: append
 `
 

@@ -30,7 +30,7 @@ func Builtins() config.Catalogue {
 		},
 		{
 			Name: "postgres", Aliases: []string{"source-postgres"}, Role: config.RoleSource,
-			Shape: postgres.SourceConfig{}, Planned: true, Filter: true, Schemas: true,
+			Shape: postgres.SourceConfig{}, Incremental: true, Filter: true, Schemas: true,
 		},
 		{
 			Name: "sql", Aliases: []string{"transform-sql"}, Role: config.RoleTransform,
@@ -54,7 +54,7 @@ func Builtins() config.Catalogue {
 		},
 		{
 			Name: "postgres", Aliases: []string{"dest-postgres"}, Role: config.RoleDestination,
-			Shape: postgres.DestinationConfig{}, Planned: true, Modes: modes(connectors.ModeAppend, connectors.ModeReplace, connectors.ModeUpsert),
+			Shape: postgres.DestinationConfig{}, Modes: modes(connectors.ModeAppend, connectors.ModeReplace, connectors.ModeUpsert),
 			DeadLetters: true, Metadata: true, NewColumns: []connectors.ColumnPolicy{connectors.ColumnIgnore, connectors.ColumnFail},
 		},
 	}

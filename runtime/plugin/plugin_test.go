@@ -66,6 +66,8 @@ func pairs() []string {
 		document("source-duckdb", "path: in.duckdb", "dest-duckdb", "path: out.duckdb"),
 		document("generator", "rows: 10", "blackhole", ""),
 		document("source-generator", "", "dest-blackhole", ""),
+		document("postgres", "host: h, user: u, database: d", "postgres", "dsn: postgres:///e"),
+		document("source-postgres", "dsn: 'host=h user=u'", "dest-postgres", "host: h, user: u, database: d"),
 	}
 }
 
@@ -106,20 +108,43 @@ func TestOneDuckDBFileCannotBeBothEnds(t *testing.T) {
 	require.NoError(t, plugin.Check(doc))
 }
 
-func TestWhatIsNotAvailableIsAConfigError(t *testing.T) {
-	for _, file := range []string{"contracts.yaml", "sandboxed.yaml"} {
-		doc, err := parse(t, filepath.Join(filepath.Dir(samples), file))
+func TestATableIsNotWrittenIntoItself(t *testing.T) {
+	const here = "host: h, user: u, database: d"
+	for _, c := range []struct {
+		source, dest, more string
+		conflict           bool
+	}{
+		{here, here, "", true},
+		{here, "dsn: 'postgres://other@h:5432/d'", "", true},
+		{here, here + ", schema: raw", "", false},
+		{here + ", schema: raw", here + ", schema: raw", "", true},
+		{here, here, "target: 'copy_of_{table}', ", false},
+		{here, "host: h, user: u, database: e", "", false},
+	} {
+		text := strings.Replace(document("postgres", c.source, "postgres", c.dest), "write_mode", c.more+"write_mode", 1)
+		doc, err := config.Parse("local.yaml", []byte(text), plugin.Builtins(), env())
 		require.NoError(t, err)
-		_, err = plugin.Source(doc.Source.Stage)
-		requireUnavailable(t, err)
-		_, err = plugin.Destination(doc.Destination.Stage, connectors.WritePolicy{})
-		requireUnavailable(t, err)
-		if file == "contracts.yaml" {
-			_, err = plugin.Transform(doc.Transforms[0].Stage)
-			requireUnavailable(t, err)
+		err = plugin.Check(doc)
+		if !c.conflict {
+			require.NoError(t, err, text)
+			continue
 		}
+		var p config.Problems
+		require.ErrorAs(t, err, &p, text)
+		require.Equal(t, messages.CodeDocConflict, p[0].Code)
+		require.Equal(t, "source.streams[0].name", p[0].Where.Field)
+		require.Equal(t, 3, p[0].Where.Line)
 	}
-	_, err := plugin.Source(config.Stage{Use: "acme/crm@1.2", Config: map[string]any{}})
+}
+
+func TestWhatIsNotAvailableIsAConfigError(t *testing.T) {
+	doc, err := parse(t, filepath.Join(filepath.Dir(samples), "contracts.yaml"))
+	require.NoError(t, err)
+	_, err = plugin.Transform(doc.Transforms[0].Stage)
+	requireUnavailable(t, err)
+	_, err = plugin.Destination(config.Stage{Use: "acme/lake@1", Config: map[string]any{}}, connectors.WritePolicy{})
+	requireUnavailable(t, err)
+	_, err = plugin.Source(config.Stage{Use: "acme/crm@1.2", Config: map[string]any{}})
 	requireUnavailable(t, err)
 }
 
@@ -176,11 +201,15 @@ func TestSampleDocumentsWithTheRealConnectors(t *testing.T) {
 			got.WriteString("# " + filepath.Base(file) + "\n" + err.Error() + "\n\n")
 		default:
 			require.NoError(t, err, file)
-			require.NotEmpty(t, doc.Unavailable())
+			got.WriteString("# " + filepath.Base(file) + "\n")
+			for _, f := range doc.Unavailable() {
+				got.WriteString(f.Where.Field + ": " + f.What + "\n")
+			}
+			got.WriteString("\n")
 		}
 	}
 	require.NotContains(t, got.String(), "s3cret-canary")
-	golden(t, "testdata/refused.golden", got.String())
+	golden(t, "testdata/samples.golden", got.String())
 }
 
 func golden(t *testing.T, path, got string) {
