@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/internal/codec"
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/messages"
 )
@@ -101,11 +102,17 @@ type merging struct {
 	columns             []string // that the load wrote
 	set                 []string // of columns: that an update may set
 	compare             []string // of columns: in which a changed row differs
+	foreign             []string // of key: types of extensions, whose operators have no name under every search_path
 	rewrite             bool     // a changed row is deleted and inserted
 }
 
 func (s *swapper) merging(l *layout) (merging, error) {
 	m := merging{target: s.target.qname().sql(), from: s.from(), stage: s.stage.qname().sql(), key: s.mergeKey(s.target)}
+	for _, k := range m.key {
+		if a, _ := s.target.column(k); foreignType(a.Type) {
+			m.foreign = append(m.foreign, k)
+		}
+	}
 	for _, c := range l.columns {
 		if _, ok := s.stage.column(c.name); !ok {
 			continue
@@ -143,6 +150,9 @@ func (m merging) statement() string {
 	on := make([]string, len(m.key))
 	for i, k := range m.key {
 		on[i] = "s." + query.Ident(k) + " = t." + query.Ident(k)
+		if slices.Contains(m.foreign, k) { // rows are equal by the operators that belong to the types
+			on[i] = "ROW(s." + query.Ident(k) + ")::record = ROW(t." + query.Ident(k) + ")::record"
+		}
 	}
 	match := strings.Join(on, " AND ")
 	if m.rewrite {
@@ -158,6 +168,14 @@ func (m merging) statement() string {
 changed AS (UPDATE %[1]s AS t SET %[4]s FROM %[2]s AS s WHERE %[3]s AND ROW(%[5]s)::record *<> ROW(%[6]s)::record AND (SELECT count(*) FROM gone) >= 0 RETURNING 1)
 %[7]s WHERE NOT EXISTS (SELECT FROM %[1]s AS t WHERE %[3]s) AND (SELECT count(*) FROM changed) >= 0`,
 		m.from, m.stage, match, strings.Join(sets, ", "), each("t", m.compare), each("s", m.compare), insert)
+}
+
+// foreignType reports whether values of t are compared by operators outside pg_catalog.
+func foreignType(t *codec.Type) bool {
+	for t != nil && t.Kind == codec.KindDomain {
+		t = t.Base
+	}
+	return t != nil && t.Kind == codec.KindBase && t.Schema != catalogSchema
 }
 
 func each(of string, names []string) string {

@@ -235,6 +235,33 @@ func TestPGInPlaceSwapAddsColumnsAndKeepsRuns(t *testing.T) {
 	require.Equal(t, []string{`1|x|\N`, "2|q|r2"}, b.lines("SELECT id, name, _rb_run FROM orders ORDER BY id"))
 }
 
+// ownBase is a base type such as an extension brings, with operators in its schema.
+const ownBase = `
+CREATE TYPE k; CREATE FUNCTION k_in(cstring) RETURNS k IMMUTABLE STRICT LANGUAGE internal AS 'int4in'; CREATE FUNCTION k_out(k) RETURNS cstring IMMUTABLE STRICT LANGUAGE internal AS 'int4out';
+CREATE TYPE k (INPUT = k_in, OUTPUT = k_out, LIKE = int4);
+CREATE FUNCTION k_lt(k, k) RETURNS bool IMMUTABLE STRICT LANGUAGE internal AS 'int4lt'; CREATE FUNCTION k_le(k, k) RETURNS bool IMMUTABLE STRICT LANGUAGE internal AS 'int4le';
+CREATE FUNCTION k_eq(k, k) RETURNS bool IMMUTABLE STRICT LANGUAGE internal AS 'int4eq'; CREATE FUNCTION k_ge(k, k) RETURNS bool IMMUTABLE STRICT LANGUAGE internal AS 'int4ge';
+CREATE FUNCTION k_gt(k, k) RETURNS bool IMMUTABLE STRICT LANGUAGE internal AS 'int4gt'; CREATE FUNCTION k_cmp(k, k) RETURNS int IMMUTABLE STRICT LANGUAGE internal AS 'btint4cmp';
+CREATE OPERATOR < (LEFTARG = k, RIGHTARG = k, FUNCTION = k_lt); CREATE OPERATOR <= (LEFTARG = k, RIGHTARG = k, FUNCTION = k_le);
+CREATE OPERATOR = (LEFTARG = k, RIGHTARG = k, FUNCTION = k_eq, MERGES); CREATE OPERATOR >= (LEFTARG = k, RIGHTARG = k, FUNCTION = k_ge);
+CREATE OPERATOR > (LEFTARG = k, RIGHTARG = k, FUNCTION = k_gt);
+CREATE OPERATOR CLASS k_ops DEFAULT FOR TYPE k USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 k_cmp(k, k);
+CREATE DOMAIN dk AS k; CREATE TABLE orders (id dk PRIMARY KEY, name text, c int CHECK (c > 0)); CREATE INDEX ON orders ((name::text || 'x'), id); INSERT INTO orders VALUES ('1', 'a'), ('2', 'b');`
+
+func TestPGSwapsUnderAnySearchPath(t *testing.T) {
+	for _, method := range []Swap{SwapMVCC, SwapRename} {
+		b := benchOf(t, "replace", ownBase)
+		b.like(b.conn, "public", "orders")
+		b.goal.cfg.Swap = method
+		_, err := b.conn.Exec(t.Context(), "SET search_path = ''")
+		require.NoError(t, err)
+		require.Empty(t, b.check(b.conn))
+		require.NoError(t, b.swap(b.staged("id, name", "('2', 'c'), ('3', 'd')")))
+		require.Equal(t, []string{"2|c", "3|d"}, b.lines("SELECT id, name FROM orders ORDER BY id"))
+		require.Equal(t, []string{"orders_expr_id_idx", "orders_pkey"}, b.lines("SELECT relname FROM pg_class WHERE relkind = 'i' AND relnamespace = 'public'::regnamespace ORDER BY 1"))
+	}
+}
+
 func TestPGInPlaceSwapRefusesAKeyTwice(t *testing.T) {
 	b := benchOf(t, "replace", "CREATE TABLE orders (id bigint PRIMARY KEY, name text); INSERT INTO orders VALUES (1, 'x')")
 	b.goal.cfg.Swap = SwapMVCC
