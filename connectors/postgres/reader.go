@@ -25,6 +25,7 @@ type Reader struct {
 	schema  *arrow.Schema // of the stream
 	all     *arrow.Schema // with the columns that only order it
 	pool    *pool
+	mem     *recycler
 
 	reading sync.Mutex // held by Read, and by Close to give back
 	conn    *wire.Conn // nil once closed
@@ -48,7 +49,7 @@ func (s *Source) Open(ctx context.Context, r connectors.ReadRequest) (connectors
 	if err != nil {
 		return nil, bug(fmt.Errorf("the split is not one of a PostgreSQL source: %w", err))
 	}
-	out := &Reader{source: s, request: r, stream: r.Part.Streams[0], split: split, all: split.arrow()}
+	out := &Reader{source: s, request: r, stream: r.Part.Streams[0], split: split, all: split.arrow(), mem: &recycler{mem: r.Mem}}
 	out.schema = arrow.NewSchema(out.all.Fields()[:split.Visible], nil)
 	switch {
 	case split.Follow != nil:
@@ -79,6 +80,7 @@ func (r *Reader) Close(context.Context) error {
 	r.state.Unlock()
 	r.reading.Lock()
 	defer r.reading.Unlock()
+	r.mem.close()
 	if r.conn != nil {
 		r.source.release(r.request.Part.Scan, r.pool, r.conn)
 		r.conn = nil
@@ -105,7 +107,7 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	}
 	p := &pass{reader: r, out: out, cancel: cancel}
 	err := p.run(ctx)
-	p.stop()
+	received := p.stop()
 	switch {
 	case p.emitted != nil && errors.Is(p.emitted, connectors.ErrDraining):
 		return nil
@@ -114,12 +116,12 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	case p.emitted != nil:
 		return p.emitted
 	}
-	return r.failure(ctx, err, p.before)
+	return r.failure(ctx, err, p.before, received)
 }
 
 // failure types what went wrong while reading; before is the number of rows that earlier
-// statements of the pass gave.
-func (r *Reader) failure(ctx context.Context, err error, before int64) error {
+// statements of the pass gave, received that of all of them.
+func (r *Reader) failure(ctx context.Context, err error, before, received int64) error {
 	if err == nil {
 		return nil
 	}
@@ -141,7 +143,8 @@ func (r *Reader) failure(ctx context.Context, err error, before int64) error {
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
-		case "22021", "22P05": // the server cannot send it as UTF-8
+		case "22021", "22P05": // the server cannot send the next row as UTF-8
+			place.Row = received + 1
 			return out(connectors.KindData, messages.CodeRowBroken, "", err)
 		case "42703", "42P01", "42704":
 			return out(connectors.KindSchema, messages.CodeSchemaColumn, "", err)

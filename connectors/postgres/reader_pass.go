@@ -76,15 +76,18 @@ func (p *pass) whole(ctx context.Context, q query.Stream) error {
 	return p.barrier(ctx, messages.BarrierEnd, endCursor)
 }
 
-// stop frees what the pass holds.
-func (p *pass) stop() {
+// stop frees what the pass holds, and returns how many rows it has received.
+func (p *pass) stop() (rows int64) {
+	rows = p.rows
 	if p.decoder != nil {
+		rows += p.decoder.Rows()
 		p.decoder.Release()
 		p.decoder = nil
 	}
 	if p.watch != nil {
 		p.watch.Stop()
 	}
+	return rows
 }
 
 // watchServer ends the read when nothing has come for read_timeout. It looks four times
@@ -286,7 +289,7 @@ func (p *pass) copyAll(ctx context.Context, q query.Stream, take func(context.Co
 	for i, c := range r.split.Columns {
 		types[i], text[i] = c.Type, c.Text
 	}
-	if p.decoder, err = codec.NewDecoder(r.all, types, text, r.request.Mem, r.limits()); err != nil {
+	if p.decoder, err = codec.NewDecoder(r.all, types, text, r.mem, r.limits()); err != nil {
 		return err
 	}
 	rows, err := r.conn.CopyOut(ctx, query.Copy(sql), func(payload []byte) error {

@@ -44,6 +44,7 @@ type origin struct {
 	epoch  messages.Epoch
 	known  connectors.Recovered
 	at     map[messages.PartID]messages.Position
+	open   []connectors.Scan
 }
 
 func newOrigin(t *testing.T, sql string, change func(*SourceConfig)) *origin {
@@ -87,6 +88,7 @@ func (o *origin) tryScan(specs ...connectors.StreamSpec) (connectors.Plan, error
 	if err != nil {
 		return connectors.Plan{}, err
 	}
+	o.open = append(o.open, s)
 	o.t.Cleanup(func() { require.NoError(o.t, s.Close(context.Background())) })
 	return s.Plan(), nil
 }
@@ -100,17 +102,17 @@ type reading struct {
 }
 
 // read makes one attempt from where the part stands. on, if not nil, sees each item.
-func (o *origin) read(part connectors.Part, every int64, on func(messages.Item, *conntest.Emitter) error) (reading, error) {
+func (o *origin) read(part connectors.Part, every int64, on func(messages.Item, *reading, *conntest.Emitter) error) (reading, error) {
 	o.t.Helper()
 	return o.readFrom(part, o.at[part.ID], every, on)
 }
 
-func (o *origin) readFrom(part connectors.Part, from messages.Position, every int64, on func(messages.Item, *conntest.Emitter) error) (reading, error) {
+func (o *origin) readFrom(part connectors.Part, from messages.Position, every int64, on func(messages.Item, *reading, *conntest.Emitter) error) (reading, error) {
 	o.t.Helper()
 	return o.readWith(o.t.Context(), o.source, part, from, every, on)
 }
 
-func (o *origin) readWith(ctx context.Context, source *Source, part connectors.Part, from messages.Position, every int64, on func(messages.Item, *conntest.Emitter) error) (reading, error) {
+func (o *origin) readWith(ctx context.Context, source *Source, part connectors.Part, from messages.Position, every int64, on func(messages.Item, *reading, *conntest.Emitter) error) (reading, error) {
 	o.t.Helper()
 	var out reading
 	text, err := json.Marshal(part)
@@ -135,7 +137,7 @@ func (o *origin) readWith(ctx context.Context, source *Source, part connectors.P
 			out.barriers = append(out.barriers, it)
 		}
 		if on != nil {
-			return on(it, e)
+			return on(it, &out, e)
 		}
 		return nil
 	}
@@ -164,7 +166,8 @@ func (o *origin) all(p connectors.Plan) map[messages.StreamID][]string {
 	return out
 }
 
-// remember makes a plan what the destination knows, through JSON as it does.
+// remember closes the scans and makes a plan what the destination knows, through JSON as
+// it does.
 func (o *origin) remember(p connectors.Plan) {
 	o.t.Helper()
 	o.known = connectors.Recovered{}
@@ -176,6 +179,10 @@ func (o *origin) remember(p connectors.Plan) {
 	require.NoError(o.t, err)
 	require.NoError(o.t, json.Unmarshal(text, &o.known.Parts))
 	o.epoch++
+	for _, s := range o.open { // the attempt is over
+		require.NoError(o.t, s.Close(context.Background()))
+	}
+	o.open = nil
 }
 
 // once scans and reads what is there to read, and remembers it.

@@ -133,7 +133,11 @@ func (s *Source) connect(ctx context.Context, token string, p *pool) (*wire.Conn
 	if err != nil {
 		return nil, err
 	}
-	if _, err = c.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
+	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+	if c.Parameter("server_encoding") == "SQL_ASCII" { // it checks nothing; the decoder names row and column
+		begin = "SET client_encoding = 'SQL_ASCII'; " + begin
+	}
+	if _, err = c.Exec(ctx, begin); err == nil {
 		_, err = c.Exec(ctx, "SET TRANSACTION SNAPSHOT "+query.Literal(snapshot))
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "22023" || pg.Code == "42704" || pg.Code == "55000") {
 			err = sourceError("join the snapshot", connectors.KindScanLost, messages.CodeSource, err)
