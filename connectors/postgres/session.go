@@ -18,8 +18,39 @@ import (
 	"rapidbyte.io/node/messages"
 )
 
-// Session implements connectors.Session. One control connection does the bookkeeping;
-// each writer has a data connection from a pool.
+// lane is a control connection, for one user at a time.
+type lane struct {
+	turn chan struct{} // holds one token: whoever takes it may use conn
+	conn *pgx.Conn     // nil until first used, and after it broke
+}
+
+func newLane() *lane {
+	l := &lane{turn: make(chan struct{}, 1)}
+	l.turn <- struct{}{}
+	return l
+}
+
+// close ends the connection when nobody uses it any more.
+func (l *lane) close(ctx context.Context) error {
+	select {
+	case <-l.turn:
+	default: // whoever has it ends with its context
+		select {
+		case <-l.turn:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if l.conn != nil {
+		closeConn(l.conn)
+	}
+	l.turn <- struct{}{} // whoever waits finds the session closed
+	return nil
+}
+
+// Session implements connectors.Session. A control connection does the bookkeeping, a
+// second one finishes loads, which may take long and must not hold up others; each
+// writer has a data connection from a pool.
 type Session struct {
 	d        *Destination
 	dial     *dialer // with the application name of pipeline and epoch
@@ -28,8 +59,8 @@ type Session struct {
 	epoch    messages.Epoch
 	run      string
 
-	turn      chan struct{} // holds one token: whoever takes it may use conn
-	conn      *pgx.Conn     // nil until first used, and after it broke
+	book      *lane
+	finishing *lane
 	recovered connectors.Recovered
 	dead      tally
 
@@ -40,35 +71,38 @@ type Session struct {
 }
 
 func newSession(d *Destination, r connectors.SessionRequest) *Session {
-	s := &Session{
+	return &Session{
 		d: d, dial: d.dial.named(applicationName(r.Pipeline, r.Epoch)), pipeline: r.Pipeline, id: pipelineUUID(r.Pipeline), epoch: r.Epoch, run: r.Run,
-		turn: make(chan struct{}, 1), writers: map[messages.PartID]*Writer{}, dead: tally{policy: d.policy},
+		book: newLane(), finishing: newLane(), writers: map[messages.PartID]*Writer{}, dead: tally{policy: d.policy},
 	}
-	s.turn <- struct{}{}
-	return s
 }
 
-// control runs do with the control connection, which nobody else uses meanwhile. A
-// broken one is replaced: every change checks the epoch anew.
+// control runs do with the connection of the bookkeeping.
 func (s *Session) control(ctx context.Context, do func(*pgx.Conn) error) error {
+	return s.using(ctx, s.book, do)
+}
+
+// using runs do with the connection of a lane, which nobody else uses meanwhile. A broken
+// one is replaced: every change checks the epoch anew.
+func (s *Session) using(ctx context.Context, l *lane, do func(*pgx.Conn) error) error {
 	select {
-	case <-s.turn:
+	case <-l.turn:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { s.turn <- struct{}{} }()
+	defer func() { l.turn <- struct{}{} }()
 	if s.isClosed() {
 		return destError("use the session", connectors.KindInternal, messages.CodeInternal, errors.New("the session is closed"))
 	}
-	if s.conn == nil || s.conn.IsClosed() {
+	if l.conn == nil || l.conn.IsClosed() {
 		conn, err := s.dial.control(ctx)
 		if err != nil {
 			return err
 		}
-		s.conn = conn
+		l.conn = conn
 	}
-	w := s.watch(s.conn.PgConn().PID())
-	err := do(s.conn)
+	w := s.watch(l.conn.PgConn().PID())
+	err := do(l.conn)
 	held := w.stop()
 	if err != nil && stateOf(err) == lockNotAvailable {
 		err = blockedError(ctx, "wait for a lock", held, err)
@@ -181,8 +215,8 @@ func (s *Session) Recovered() connectors.Recovered { return s.recovered }
 
 // changing runs do as one transaction, if the epoch still is ours: the owner row is
 // locked against a take-over until the transaction ends.
-func (s *Session) changing(ctx context.Context, op string, do func(pgx.Tx) error) error {
-	err := s.control(ctx, func(conn *pgx.Conn) error {
+func (s *Session) changing(ctx context.Context, l *lane, op string, do func(pgx.Tx) error) error {
+	err := s.using(ctx, l, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 			o, ok, err := readOwner(ctx, conn, s.id, " FOR SHARE")
 			switch {
@@ -229,7 +263,7 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 		return destError("begin load "+l.ID.Name, connectors.KindConfig, messages.CodeDocValue, fmt.Errorf("write_mode %q is unknown", l.Mode))
 	}
 	op := "begin load " + l.ID.Name
-	return s.changing(ctx, op, func(tx pgx.Tx) error {
+	return s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
 		known, err := readLoads(ctx, tx.Conn(), s.id, l.ID.Name)
 		if err != nil {
 			return err
@@ -400,7 +434,7 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 	op := "open a writer of " + string(p.ID)
 	s.endWriter(p.ID, t)
 	var w *Writer
-	err := s.changing(ctx, op, func(tx pgx.Tx) error {
+	err := s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
 		found, err := readReceipts(ctx, tx.Conn(), s.id, p.ID, " FOR UPDATE")
 		if err != nil {
 			return err
@@ -449,7 +483,7 @@ func (s *Session) endWriter(p messages.PartID, t messages.Token) {
 // Finish swaps the staging of a replace in and marks the load, in one transaction.
 func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 	op := "finish load " + id.Name
-	return s.changing(ctx, op, func(tx pgx.Tx) error {
+	return s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error {
 		loads, err := readLoads(ctx, tx.Conn(), s.id, id.Name)
 		if err != nil {
 			return err
@@ -502,20 +536,7 @@ func (s *Session) Close(ctx context.Context) error {
 	for _, c := range idle {
 		_ = c.Close() // nothing of it is used any more
 	}
-	select {
-	case <-s.turn:
-	default: // whoever has it ends with its context
-		select {
-		case <-s.turn:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	if s.conn != nil {
-		closeConn(s.conn)
-	}
-	s.turn <- struct{}{} // whoever waits finds the session closed
-	return nil
+	return errors.Join(s.book.close(ctx), s.finishing.close(ctx))
 }
 
 // take returns a data connection: an idle one, or a new one.
