@@ -71,7 +71,7 @@ type DestinationConfig struct {
 
 	Schema         string              `yaml:"schema" jsonschema:"default=public" jsonschema_description:"Schema of the targets; created when missing."`
 	LoadMethod     LoadMethod          `yaml:"load_method" jsonschema:"enum=copy,enum=insert,default=copy" jsonschema_description:"How rows reach the server."`
-	CopyFlushBytes connectors.ByteSize `yaml:"copy_flush_bytes" jsonschema:"minimum=4kb,maximum=1gb,default=8mb" jsonschema_description:"Bytes that are collected before they are sent."`
+	CopyFlushBytes connectors.ByteSize `yaml:"copy_flush_bytes" jsonschema:"minimum=4kb,maximum=1gb" jsonschema_description:"Bytes that are collected before they are sent; default as many as the size of the rows asks for."`
 	Swap           Swap                `yaml:"swap" jsonschema:"enum=auto,enum=rename,enum=mvcc,default=auto" jsonschema_description:"How a replace becomes visible."`
 }
 

@@ -42,9 +42,10 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		ReplicationSlot: "Rb-Shop",
 		Publication:     "a\x00b",
 		ReadTimeout:     -1,
+		AsText:          []string{"timestamptz", " "},
 	}
 	require.Equal(t, []string{
-		"user", "database", "host", "sslcert", "sslmode", "statement_timeout", "schema", "replication_slot", "publication", "read_timeout",
+		"user", "database", "host", "sslcert", "sslmode", "statement_timeout", "schema", "replication_slot", "publication", "as_text[1]", "read_timeout",
 	}, paths(c.Problems()))
 }
 

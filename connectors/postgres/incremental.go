@@ -278,10 +278,8 @@ func (p *scanPlanner) waitForWriters(ctx context.Context, streams []*described) 
 		case limit > 0 && time.Now().After(end):
 			return p.stillWriting(ctx, noted, limit)
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := pause(ctx, wait); err != nil {
+			return err
 		}
 	}
 }

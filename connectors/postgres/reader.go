@@ -105,6 +105,7 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 		}
 		return errReaderClosed
 	}
+	defer r.giveBack()
 	p := &pass{reader: r, out: out, cancel: cancel}
 	err := p.run(ctx)
 	received := p.stop()

@@ -141,6 +141,25 @@ func TestPGSourceCursorTypes(t *testing.T) {
 	}
 }
 
+// TestPGSourceCursorOfAnExtension: its operators are not on the search_path, and those that
+// are would compare it as another type.
+func TestPGSourceCursorOfAnExtension(t *testing.T) {
+	o := newOrigin(t, `CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TABLE t (id int PRIMARY KEY, c ext.citext NOT NULL, d ext.citext NOT NULL);
+		INSERT INTO t VALUES (1, 'a', 'x'), (2, 'B', 'x'), (3, 'b', 'X'), (4, 'C', 'x'), (5, 'd', 'x'), (6, 'D', 'y')`, nil)
+	o.limits.BatchRows = 1
+	for _, tie := range []string{"", "d"} {
+		spec := following("t", "c")
+		spec.TieBreaker = tie
+		part := o.scan(spec).Loads[0].Parts[0]
+		whole, err := o.read(part, 1, nil)
+		require.NoError(t, err)
+		for _, b := range whole.barriers[:len(whole.barriers)-1] {
+			require.Empty(t, tie, "equal values can have other texts: %+v", b)
+		}
+		o.resumeEverywhere(part, whole.rows, 1)
+	}
+}
+
 // TestPGSourceInfiniteCursors: what Arrow cannot hold still orders rows.
 func TestPGSourceInfiniteCursors(t *testing.T) {
 	o := newOrigin(t, `CREATE TABLE t (id int PRIMARY KEY, c timestamptz NOT NULL, d date NOT NULL);

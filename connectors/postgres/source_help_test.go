@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -97,7 +96,6 @@ func (o *origin) tryScan(specs ...connectors.StreamSpec) (connectors.Plan, error
 type reading struct {
 	rows     []string
 	barriers []messages.Barrier
-	batches  int
 	kind     messages.BarrierKind
 }
 
@@ -127,14 +125,12 @@ func (o *origin) readWith(ctx context.Context, source *Source, part connectors.P
 	}
 	e := &conntest.Emitter{Part: part.ID, Token: messages.Token{Epoch: o.epoch, Attempt: 1}, Every: every}
 	e.Sink = func(_ context.Context, it messages.Item) error {
-		switch it := it.(type) {
-		case messages.Batch:
-			out.batches++
-			rec := it.Rows.(messages.ArrowRows).Record //nolint:errcheck // a source emits nothing else
-			out.rows = append(out.rows, conntest.RowTexts(rec)...)
-			it.Rows.Release()
-		case messages.Barrier:
-			out.barriers = append(out.barriers, it)
+		if batch, ok := it.(messages.Batch); ok {
+			out.rows = append(out.rows, conntest.RowTexts(batch.Rows.(messages.ArrowRows).Record)...)
+			batch.Rows.Release()
+		}
+		if barrier, ok := it.(messages.Barrier); ok {
+			out.barriers = append(out.barriers, barrier)
 		}
 		if on != nil {
 			return on(it, &out, e)
@@ -218,7 +214,7 @@ func (o *origin) texts(sql string) []string {
 func sameRows(t *testing.T, want, got []string) {
 	t.Helper()
 	w, g := slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(got))
-	require.Equal(t, len(w), len(g), "number of rows")
+	require.Len(t, g, len(w), "number of rows")
 	require.Equal(t, w, g)
 }
 
@@ -231,6 +227,3 @@ func typed(t *testing.T, err error, kind connectors.Kind, code messages.Code) *c
 	require.Equal(t, code, e.Code, "code of %v", err)
 	return e
 }
-
-// sorted returns the keys of m.
-func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

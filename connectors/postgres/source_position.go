@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,14 +19,15 @@ func isDecimal(t arrow.DataType) bool {
 
 // hasText reports whether textAt writes values of t as the server reads them.
 func hasText(t arrow.DataType) bool {
-	switch t.ID() {
-	case arrow.INT16, arrow.INT32, arrow.INT64, arrow.STRING, arrow.TIMESTAMP, arrow.DATE32, arrow.DECIMAL128, arrow.DECIMAL256:
+	if slices.Contains(withText, t.ID()) {
 		return true
-	case arrow.EXTENSION:
-		_, ok := t.(*arrowext.UUIDType)
-		return ok
 	}
-	return false
+	_, ok := t.(*arrowext.UUIDType)
+	return ok
+}
+
+var withText = []arrow.Type{
+	arrow.INT16, arrow.INT32, arrow.INT64, arrow.STRING, arrow.TIMESTAMP, arrow.DATE32, arrow.DECIMAL128, arrow.DECIMAL256,
 }
 
 // textAt writes the value of row i so that the server reads exactly it.

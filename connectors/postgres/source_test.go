@@ -286,7 +286,8 @@ func TestPGSourceValuesTravelAsTextIfAsked(t *testing.T) {
 	require.Equal(t, messages.Place{Stream: "odd", Part: "odd", Stage: "source", Field: "at", Row: 2}, e.Place)
 	require.Contains(t, e.Next, `as_text: ["public.odd.at"]`)
 	for _, entries := range [][]string{
-		{"timestamptz", "numeric", "date", "time"}, {"public.odd.at", "odd.n", "odd.d", "odd.t"},
+		{"timestamptz", "numeric", "date", "time"},
+		{"public.odd.at", "odd.n", "odd.d", "odd.t"},
 		{"timestamp with time zone", "numeric(5,1)", "date[]", "time without time zone"},
 	} {
 		o := originOn(t, o.server, o.db, "", func(c *SourceConfig) { c.AsText = entries })

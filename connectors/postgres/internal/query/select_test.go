@@ -16,8 +16,6 @@ type combination struct {
 	Stream
 }
 
-func ptr(s string) *string { return &s }
-
 var (
 	cursorKey = Key{Column: "c", Type: `"pg_catalog"."int4"`}
 	textKey   = Key{Column: "a", Type: `"pg_catalog"."text"`}
@@ -66,9 +64,9 @@ var (
 	lowers = []choice{
 		{"from-start", nil},
 		{"resumed", func(s *Stream) { s.After = []string{"15", "m", "1.5"}[:len(s.Order)] }},
-		{"lookback", func(s *Stream) { s.From, s.After, s.Again = ptr("10"), []string{"15", "m", "1.5"}[:len(s.Order)], true }},
+		{"lookback", func(s *Stream) { s.From, s.After, s.Again = new("10"), []string{"15", "m", "1.5"}[:len(s.Order)], true }},
 	}
-	uppers = []choice{{"unbounded", nil}, {"bounded", func(s *Stream) { s.UpTo = ptr("20") }}}
+	uppers = []choice{{"unbounded", nil}, {"bounded", func(s *Stream) { s.UpTo = new("20") }}}
 	nulls  = []choice{
 		{"any", nil},
 		{"some", func(s *Stream) { s.Nulls = NullsNone }},
@@ -87,9 +85,9 @@ var (
 		{"first-blocks", func(s *Stream) { s.Blocks = &Blocks{To: 2} }},
 		{"blocks", func(s *Stream) { s.Blocks = &Blocks{From: 2, To: 5} }},
 		{"last-blocks", func(s *Stream) { s.Blocks = &Blocks{From: 5} }},
-		{"first-range", func(s *Stream) { s.Range = &Range{Key: numberKey, To: ptr("2"), Nulls: true} }},
-		{"range", func(s *Stream) { s.Range = &Range{Key: numberKey, From: ptr("2"), To: ptr("4")} }},
-		{"last-range", func(s *Stream) { s.Range = &Range{Key: numberKey, From: ptr("4")} }},
+		{"first-range", func(s *Stream) { s.Range = &Range{Key: numberKey, To: new("2"), Nulls: true} }},
+		{"range", func(s *Stream) { s.Range = &Range{Key: numberKey, From: new("2"), To: new("4")} }},
+		{"last-range", func(s *Stream) { s.Range = &Range{Key: numberKey, From: new("4")} }},
 		{"all-range", func(s *Stream) { s.Range = &Range{Key: numberKey, Nulls: true} }},
 	}
 	filters = []choice{{"", nil}, {"filtered", func(s *Stream) { s.Filter = "id % 2 = 0 -- even" }}}
@@ -146,7 +144,7 @@ func TestWhatCannotBeWrittenIsRefused(t *testing.T) {
 		"no columns":       func(s *Stream) { s.Columns = nil },
 		"NUL in a name":    func(s *Stream) { s.Table = "a\x00b" },
 		"NUL in a filter":  func(s *Stream) { s.Filter = "a = '\x00'" },
-		"NUL in a literal": func(s *Stream) { s.Order, s.UpTo = []Key{textKey}, ptr("\x00") },
+		"NUL in a literal": func(s *Stream) { s.Order, s.UpTo = []Key{textKey}, new("\x00") },
 	} {
 		s := ok
 		spoil(&s)

@@ -21,7 +21,7 @@ func connect(t *testing.T, s *pgtest.Server, db string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.URL(db))
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, conn.Close(t.Context())) }) //nolint:usetesting // the context is only checked
+	t.Cleanup(func() { require.NoError(t, conn.Close(t.Context())) })
 	return conn
 }
 
