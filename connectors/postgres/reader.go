@@ -81,14 +81,20 @@ func (r *Reader) Close(context.Context) error {
 	r.reading.Lock()
 	defer r.reading.Unlock()
 	r.mem.close()
+	r.giveBack()
+	return nil
+}
+
+// giveBack lets another reader have the connection.
+func (r *Reader) giveBack() {
 	if r.conn != nil {
 		r.source.release(r.request.Part.Scan, r.pool, r.conn)
 		r.conn = nil
 	}
-	return nil
 }
 
-// Read emits the rows of the part.
+// Read emits the rows of the part. It needs its connection no longer than that, however
+// late Close comes.
 func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	r.reading.Lock()
 	defer r.reading.Unlock()
