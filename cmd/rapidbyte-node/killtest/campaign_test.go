@@ -1,6 +1,7 @@
 package killtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,9 @@ type campaign struct {
 	dir      string
 	to       destination
 	oracles  map[string]*oracle
+	ends     *ends     // of a campaign between databases; nil otherwise
+	versions *versions // of its targets
+	stop     func()    // ends the readers of a replace there; nil: there are none
 
 	generation int
 	seed       uint64 // of the generator
@@ -31,6 +35,7 @@ type campaign struct {
 
 	storeSeen bool
 	epoch     messages.Epoch // the highest seen, of the store
+	events    int            // of the longest run
 	complete  string         // ID of the newest run that is known to be complete
 }
 
@@ -38,22 +43,27 @@ type campaign struct {
 type sights struct {
 	processes, kills int
 	midRun           int // killed between run_started and run_ended
+	moving           int // killed while a task ran
 	storeBehind      int // the destination had a commit that the store did not know
 	unrecorded       int // a load was finished at the destination alone
 	unswapped        int // all of a replace was staged, nothing of it visible
 	swapped          int // a replace was visible before its run was complete
 	whenDone         int // killed when the run was recorded as complete
+	reads, changes   int // by readers of a replace, and how often one saw the next version
 }
 
 func (s *sights) add(o sights) {
 	s.processes += o.processes
 	s.kills += o.kills
 	s.midRun += o.midRun
+	s.moving += o.moving
 	s.storeBehind += o.storeBehind
 	s.unrecorded += o.unrecorded
 	s.unswapped += o.unswapped
 	s.swapped += o.swapped
 	s.whenDone += o.whenDone
+	s.reads += o.reads
+	s.changes += o.changes
 }
 
 func newCampaign(t *testing.T, seed uint64) *campaign {
@@ -96,9 +106,19 @@ func (c *campaign) run(n int) {
 		c.provide()
 		c.torment(0)
 	}
+	if c.ends != nil && c.scenario.versions() {
+		c.watch()
+	}
 	for c.sights.kills < n {
 		c.provide()
-		c.torment(min(n, c.sights.kills+2+c.random.IntN(5)))
+		more := 2 + c.random.IntN(5)
+		if c.scenario.server {
+			more *= 2 // a generation takes longer there
+		}
+		c.torment(min(n, c.sights.kills+more))
+	}
+	if c.stop != nil {
+		c.stop()
 	}
 }
 
@@ -109,16 +129,24 @@ func (c *campaign) provide() {
 	c.seed = c.random.Uint64N(1<<32) + 1
 	for _, st := range c.scenario.streams {
 		var rows []row
-		if c.scenario.made {
+		switch {
+		case c.scenario.made:
 			var err error
 			rows, err = generated(c.t.Context(), st.name, c.seed, c.scenario.rows)
 			require.NoError(c.t, err)
-		} else {
+		case c.scenario.server:
+			rows = c.table(st)
+		default:
 			rows = c.files(st)
 		}
 		c.oracles[st.name].grow(st.transformed(rows))
 	}
-	require.NoError(c.t, os.WriteFile(filepath.Join(c.dir, "p.yaml"), []byte(c.scenario.document(c.seed)), 0o600))
+	document := c.scenario.document(c.seed)
+	if c.scenario.server {
+		document = c.ends.document(c.scenario)
+		require.NoError(c.t, c.versions.announce(c.t.Context(), c.ends, c.scenario))
+	}
+	require.NoError(c.t, os.WriteFile(filepath.Join(c.dir, "p.yaml"), []byte(document), 0o600))
 }
 
 // files writes the files of one stream. Those of a replace are other rows in files
@@ -151,6 +179,24 @@ func (c *campaign) files(st stream) (out []row) {
 	return out
 }
 
+// plan draws the next kill. again counts crashes in recovery that are to follow.
+func (c *campaign) plan(again *int) *kill {
+	var p kill
+	switch {
+	case c.scenario.server:
+		p = someKillBetweenServers(c.random, c.events)
+	case *again > 0:
+		p = recovering(c.random)
+		*again--
+	default:
+		p = someKill(c.random)
+		if c.random.IntN(4) == 0 {
+			*again = 1 + c.random.IntN(2)
+		}
+	}
+	return &p
+}
+
 // torment kills runs until n were killed in all, then lets one complete.
 func (c *campaign) torment(n int) {
 	c.t.Helper()
@@ -158,17 +204,11 @@ func (c *campaign) torment(n int) {
 	for {
 		var plan *kill
 		if c.sights.kills < n {
-			p := someKill(c.random)
-			if again > 0 {
-				p = recovering(c.random)
-				again--
-			} else if c.random.IntN(4) == 0 {
-				again = 1 + c.random.IntN(2)
-			}
-			plan = &p
+			plan = c.plan(&again)
 		}
 		a := c.start(plan)
 		if !a.killed {
+			c.events = max(c.events, a.events)
 			c.completed()
 			c.requireTidy()
 			break
@@ -176,6 +216,12 @@ func (c *campaign) torment(n int) {
 		c.sights.kills++
 		if a.midRun {
 			c.sights.midRun++
+		}
+		if a.moving {
+			c.sights.moving++
+			if c.scenario.server && c.random.IntN(3) == 0 {
+				continue // the next run meets at once what this one has left at the server
+			}
 		}
 		if c.inspect(*plan) { // it was killed when all was done and recorded
 			c.completed()
@@ -187,7 +233,10 @@ func (c *campaign) torment(n int) {
 		c.completed()
 		c.requireTidy()
 		if c.scenario.still() {
-			require.Zero(c.t, a.commits, "a run after a complete one commits nothing")
+			require.Zero(c.t, a.written, "a run after a complete one writes nothing")
+			if !c.scenario.server { // a database tells its end again
+				require.Zero(c.t, a.commits, "a run after a complete one commits nothing")
+			}
 		}
 	}
 	c.settle()
@@ -203,7 +252,8 @@ func (c *campaign) settle() {
 	d := c.found()
 	require.NoError(c.t, behind(k, d))
 	for name, o := range c.oracles {
-		o.settle(d.loads[name].number)
+		load := d.loads[name].number
+		o.settle(load, applied(d, name, load))
 	}
 }
 
@@ -211,7 +261,11 @@ func (c *campaign) settle() {
 func (c *campaign) start(plan *kill) attempt {
 	c.t.Helper()
 	c.sights.processes++
-	a, err := execute(c.binary, c.dir, c.sights.processes, plan)
+	var seen func(messages.Event) error
+	if c.ends != nil {
+		seen = c.ends.takenOver(c.t.Context())
+	}
+	a, err := execute(c.binary, c.dir, c.sights.processes, plan, seen)
 	require.NoError(c.t, err)
 	if !a.killed && a.code != 0 {
 		text, _ := os.ReadFile(a.log) // as much as there is
@@ -324,11 +378,13 @@ func (c *campaign) judge() error {
 
 // hidden finds a unique index on a target that is appended to.
 func (c *campaign) hidden() error {
-	duck, ok := c.to.(duckDestination)
+	to, ok := c.to.(interface {
+		unique(context.Context) ([]string, error)
+	})
 	if !ok {
 		return nil
 	}
-	unique, err := duck.unique(c.t.Context())
+	unique, err := to.unique(c.t.Context())
 	for _, what := range unique {
 		target, _, _ := strings.Cut(what, ":")
 		if o := c.oracles[target]; o != nil && o.mode == connectors.ModeAppend {

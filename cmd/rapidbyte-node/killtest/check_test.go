@@ -17,6 +17,7 @@ type oracle struct {
 	coming  []row // what it holds when this one is
 
 	load     uint64             // number of the load that made settled
+	applied  int64              // what its receipts said then: one that is incremental goes on
 	swapped  bool               // a replace: the new version was seen
 	versions map[int64][]string // an upsert: every text of a key that the source had, in order
 	newest   map[int64]int      // an upsert: index into versions that was seen last
@@ -46,17 +47,19 @@ func (o *oracle) grow(rows []row) {
 	}
 }
 
-// settle says that the generation is complete, by this load.
-func (o *oracle) settle(load uint64) { o.settled, o.load = o.coming, load }
+// settle says that the generation is complete, by this load and its receipts.
+func (o *oracle) settle(load uint64, applied int64) {
+	o.settled, o.load, o.applied = o.coming, load, applied
+}
 
 // during judges a target while its generation is not complete. applied is what the
 // receipts of load say.
 func (o *oracle) during(got []row, load uint64, applied int64) error {
 	switch o.mode {
 	case connectors.ModeAppend:
-		want := int64(len(o.settled))
-		if load > o.load {
-			want += applied
+		want := int64(len(o.settled)) + applied
+		if load == o.load {
+			want -= o.applied
 		}
 		if int64(len(got)) != want {
 			return fmt.Errorf("%d rows, the receipts say %d", len(got), want)

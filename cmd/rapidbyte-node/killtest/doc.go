@@ -2,7 +2,7 @@
 // lost and none is there twice.
 //
 // It holds only tests. They build the real program once, run it as a process of its
-// own on files and generated rows, into files and DuckDB, and end it by SIGKILL.
+// own on files, generated rows and databases, and end it by SIGKILL.
 //
 // # Campaign
 //
@@ -13,6 +13,11 @@
 // must move nothing. A kill is keyed on progress, which is read from the events of
 // the run: so many events, tasks or streams, and a moment later; a few come by the
 // clock while the process starts.
+//
+// Campaigns between two databases of one PostgreSQL server, which the tests start,
+// are held for each write mode, full refreshes and incremental ones.
+// Now and then a killed run is followed by the next at once, which meets the sessions
+// that the server has not ended yet.
 //
 // # What is checked
 //
@@ -27,11 +32,17 @@
 //
 // After completion the target equals the source, whole rows and their counts; tables
 // have no unique index that would hide a row that was written twice; no temporary or
-// unlisted file is left. Planted damage proves that the checks find what they look for.
+// unlisted file, staging table or session is left. While the targets of a replace are
+// in a server two connections read them all the time, one of them under REPEATABLE
+// READ where the swap is exact for every snapshot: they see whole versions only, and
+// never an older one after a newer (I5). When the first task of a run starts, no
+// session of an earlier epoch is left at either end. Planted damage proves that the
+// checks find what they look for.
 //
 // # Environment
 //
-//	RB_KILLS=n   kills of all campaigns together; default 200
+//	RB_KILLS=n   kills of all campaigns together, and of each write mode between
+//	             databases; default 200
 //	RB_SEED=n    the campaign of this seed alone
 //
 // A campaign that fails prints its seed and keeps its folder. The seed repeats the

@@ -3,6 +3,7 @@ package killtest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -68,20 +69,42 @@ func someKill(random *rand.Rand) kill {
 	return kill{n: 2 + random.IntN(50), delay: micros(random, 12_000)}
 }
 
+// someKillBetweenServers is a plan with more kills while rows move. events is how many a
+// whole run has.
+func someKillBetweenServers(random *rand.Rand, events int) kill {
+	switch p := random.IntN(100); {
+	case p < 2:
+		return kill{delay: micros(random, 60_000)}
+	case p < 8:
+		return recovering(random)
+	case p < 16: // the last load is complete: a replace becomes visible
+		return kill{kind: lastTask, n: 1, delay: micros(random, 12_000)}
+	case p < 18:
+		return kill{kind: messages.EventStreamFinished, n: 1 + random.IntN(3), delay: micros(random, 5000)}
+	case p < 19:
+		return kill{kind: messages.EventRunEnded, n: 1}
+	}
+	return kill{n: 5 + random.IntN(max(events*3/4-5, 5)), delay: micros(random, 8000)}
+}
+
 // attempt is how one process went.
 type attempt struct {
 	killed  bool   // by us; otherwise it ended by itself
 	code    int    // exit code of one that ended by itself
 	midRun  bool   // killed between run_started and run_ended
+	moving  bool   // killed while a task ran
 	commits int    // checkpoint events
+	events  int    // of any kind
+	written int64  // rows of the stream that wrote the most
 	log     string // file with its standard error
 }
 
 // hangs is when a process is declared stuck: a run takes a second.
 const hangs = 2 * time.Minute
 
-// execute runs the document in dir, to its end or until it is killed by plan.
-func execute(binary, dir string, number int, plan *kill) (a attempt, err error) {
+// execute runs the document in dir, to its end or until it is killed by plan. seen, if
+// not nil, is told each event.
+func execute(binary, dir string, number int, plan *kill, seen func(messages.Event) error) (a attempt, err error) {
 	name := filepath.Join(dir, "log", fmt.Sprintf("%03d", number))
 	a.log = name + ".stderr"
 	stderr, err := os.Create(a.log)
@@ -114,6 +137,7 @@ func execute(binary, dir string, number int, plan *kill) (a attempt, err error) 
 		timer := time.AfterFunc(plan.delay, func() { _ = cmd.Process.Kill() })
 		defer timer.Stop()
 	}
+	var wrong error
 	progress := progress{}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -122,6 +146,10 @@ func execute(binary, dir string, number int, plan *kill) (a attempt, err error) 
 			break // a line that the kill has cut off
 		}
 		_, _ = fmt.Fprintln(events, lines.Text())
+		a.written = max(a.written, e.RowsWritten)
+		if seen != nil {
+			wrong = errors.Join(wrong, seen(e))
+		}
 		if progress.met(e.Kind, plan) {
 			time.Sleep(plan.delay)
 			_ = cmd.Process.Kill() // it may have ended
@@ -131,11 +159,13 @@ func execute(binary, dir string, number int, plan *kill) (a attempt, err error) 
 	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	a.killed = status.Signaled() && status.Signal() == syscall.SIGKILL
 	a.code, a.commits = cmd.ProcessState.ExitCode(), progress[messages.EventCheckpoint]
+	a.events = progress[""]
 	a.midRun = a.killed && progress[messages.EventRunStarted] > 0 && progress[messages.EventRunEnded] == 0
+	a.moving = a.killed && progress[messages.EventTaskStarted] > progress[messages.EventTaskEnded]
 	if stuck.Load() {
 		return a, fmt.Errorf("it hung for %v, see %s", hangs, a.log)
 	}
-	return a, nil
+	return a, wrong
 }
 
 // progress counts events by kind; "" is all of them.

@@ -25,12 +25,15 @@ type stream struct {
 	files  int    // per generation, each a part
 	rows   int    // of one file
 	sql    bool   // a transform filters and changes it
+	view   bool   // of a server: it is a view, read in ranges of id
+	ranges bool   // of a server: the table is read in ranges of id
+	follow bool   // of a server: incremental, by qty and then id
 }
 
 // scenario is a kind of pipeline.
 type scenario struct {
 	name    string
-	to      string // file or duckdb
+	to      string // file, duckdb or postgres
 	format  string // of a file destination
 	streams []stream
 	// made: rows come from the generator, which remembers nothing: a complete append
@@ -38,6 +41,9 @@ type scenario struct {
 	made bool
 	rows int // per generation and stream, of the generator
 	pace int // its rows per second and task
+	// server: rows come from tables of one database and go into another.
+	server bool
+	swap   string // how a replace becomes visible there
 }
 
 var scenarios = []scenario{
@@ -105,8 +111,11 @@ var scenarios = []scenario{
 
 // again reports whether a complete run may be run again without loading twice.
 func (s scenario) again() bool {
-	return !s.made || !slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode == appends })
+	return !slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode == appends && s.forgets(st) })
 }
+
+// forgets reports whether a complete stream is read from its beginning the next time.
+func (s scenario) forgets(st stream) bool { return s.made || s.server && !st.follow }
 
 // versions reports whether a target is replaced, so that there is an old version.
 func (s scenario) versions() bool {
@@ -115,7 +124,7 @@ func (s scenario) versions() bool {
 
 // still reports whether a run that follows a complete one moves nothing.
 func (s scenario) still() bool {
-	return s.again() && !s.versions()
+	return !s.versions() && !slices.ContainsFunc(s.streams, s.forgets)
 }
 
 // Small batches and intervals: a hundred commits in a run of a second.
@@ -138,15 +147,7 @@ func (s scenario) document(seed uint64) string {
 		}
 		b.WriteString("}\n")
 	}
-	var steps strings.Builder
-	for _, st := range s.streams {
-		if st.sql {
-			fmt.Fprintf(&steps, "  - use: sql\n    config: {query: \"SELECT id, name || '!' AS name, qty * 2 AS qty, price, flag FROM %s WHERE id %% 5 <> 0\"}\n    streams: [%s]\n", st.name, st.name)
-		}
-	}
-	if steps.Len() > 0 {
-		b.WriteString("transforms:\n" + steps.String())
-	}
+	b.WriteString(s.transforms())
 	if s.to == "file" {
 		fmt.Fprintf(&b, "destination:\n  use: file\n  config: {path: out, format: %s}\n", s.format)
 	} else {
@@ -157,6 +158,20 @@ func (s scenario) document(seed uint64) string {
 	}
 	b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
 	return b.String() + resources
+}
+
+// transforms is that part of the document.
+func (s scenario) transforms() string {
+	var steps strings.Builder
+	for _, st := range s.streams {
+		if st.sql {
+			fmt.Fprintf(&steps, "  - use: sql\n    config: {query: \"SELECT id, name || '!' AS name, qty * 2 AS qty, price, flag FROM %s WHERE id %% 5 <> 0\"}\n    streams: [%s]\n", st.name, st.name)
+		}
+	}
+	if steps.Len() == 0 {
+		return ""
+	}
+	return "transforms:\n" + steps.String()
 }
 
 // transformed is what the transform makes of rows.

@@ -1,0 +1,332 @@
+package killtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/pgtest"
+	"rapidbyte.io/node/messages"
+)
+
+// serverScenarios move rows between two databases of one server. The modes take turns,
+// so that campaigns of following seeds have them all.
+var serverScenarios = []scenario{
+	{name: "tables and views appended", to: "postgres", server: true, streams: []stream{
+		{name: "a", mode: appends, rows: 2200},
+		{name: "b", mode: appends, rows: 1000, ranges: true},
+		{name: "c", mode: appends, rows: 1000, view: true, sql: true},
+	}},
+	{name: "tables upserted", to: "postgres", server: true, streams: []stream{
+		{name: "a", mode: upserts, rows: 1500},
+		{name: "b", mode: upserts, rows: 1000, sql: true},
+		{name: "c", mode: upserts, rows: 1000, ranges: true},
+	}},
+	{name: "tables replaced by renaming", to: "postgres", server: true, swap: "rename", streams: []stream{
+		{name: "a", mode: replaces, rows: 1500},
+		{name: "b", mode: replaces, rows: 1500, view: true},
+		{name: "c", mode: replaces, rows: 1000},
+		{name: "d", mode: replaces, rows: 1000},
+	}},
+	{name: "new rows appended", to: "postgres", server: true, streams: []stream{
+		{name: "a", mode: appends, rows: 2000, follow: true},
+		{name: "b", mode: appends, rows: 2000, follow: true},
+		{name: "c", mode: appends, rows: 1000, follow: true, sql: true},
+	}},
+	{name: "changed rows upserted", to: "postgres", server: true, streams: []stream{
+		{name: "a", mode: upserts, rows: 2000, follow: true},
+		{name: "b", mode: upserts, rows: 2000, follow: true},
+	}},
+	{name: "tables replaced for every snapshot", to: "postgres", server: true, swap: "mvcc", streams: []stream{
+		{name: "a", mode: replaces, rows: 1500},
+		{name: "b", mode: replaces, rows: 1500, view: true},
+		{name: "c", mode: replaces, rows: 1000},
+		{name: "d", mode: replaces, rows: 1000},
+	}},
+}
+
+func (s scenario) mode() connectors.WriteMode { return s.streams[0].mode }
+
+// killsPerServerCampaign is more than those of the others: databases cost time.
+const killsPerServerCampaign = 20
+
+func TestPGKilledRunsMoveEveryRowExactlyOnce(t *testing.T) {
+	wanted := envInt(t, "RB_KILLS", killsWanted) // of each mode
+	modes := []connectors.WriteMode{appends, upserts, replaces}
+	first, each, n := 0, (wanted+killsPerServerCampaign-1)/killsPerServerCampaign, killsPerServerCampaign
+	campaigns := each * len(modes)
+	if only := envInt(t, "RB_SEED", -1); only >= 0 {
+		first, campaigns, wanted = only, 1, n
+	}
+	server := pgtest.Start(t, "autovacuum=off")
+	var mu sync.Mutex
+	all := map[connectors.WriteMode]*sights{}
+	begin := time.Now()
+	t.Run("campaigns", func(t *testing.T) {
+		for i := range campaigns {
+			seed := uint64(first + i)
+			s := serverScenarios[seed%uint64(len(serverScenarios))]
+			t.Run(fmt.Sprintf("seed %d %s", seed, s.name), func(t *testing.T) {
+				t.Parallel()
+				c := newServerCampaign(t, seed, s, server)
+				c.run(min(n, wanted))
+				mu.Lock()
+				defer mu.Unlock()
+				if all[s.mode()] == nil {
+					all[s.mode()] = &sights{}
+				}
+				all[s.mode()].add(c.sights)
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	for mode, s := range all {
+		t.Logf("%s: %+v", mode, *s)
+		require.GreaterOrEqual(t, s.kills, wanted, mode)
+		if wanted >= killsWanted/4 {
+			require.GreaterOrEqual(t, s.moving*4, s.kills*3, "%s: too few runs were killed while rows moved", mode)
+		}
+	}
+	t.Logf("%v", time.Since(begin).Round(time.Second))
+	require.NotContains(t, server.Log(t), "PANIC")
+}
+
+func newServerCampaign(t *testing.T, seed uint64, s scenario, server *pgtest.Server) *campaign {
+	t.Helper()
+	binary, err := program()
+	require.NoError(t, err)
+	dir, err := os.MkdirTemp("", "rapidbyte-kill-") //nolint:usetesting // kept when the test fails
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("seed %d (%s): logs and state are kept in %s; again: RB_SEED=%d go test -run TestPGKilled ./cmd/rapidbyte-node/killtest", seed, s.name, dir, seed)
+			return
+		}
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	return newServerCampaignIn(t, s, seed, binary, dir, server)
+}
+
+func newServerCampaignIn(t *testing.T, s scenario, seed uint64, binary, dir string, server *pgtest.Server) *campaign {
+	t.Helper()
+	c := &campaign{
+		t: t, scenario: s, random: rand.New(rand.NewPCG(seed, 2)), binary: binary, dir: dir, oracles: map[string]*oracle{}, //nolint:gosec // reproducible on purpose
+		ends: newEnds(t, server), versions: &versions{of: map[string]int{}},
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "log"), 0o755))
+	c.to = serverDestination{c.ends, s}
+	for _, st := range s.streams {
+		c.oracles[st.name] = &oracle{mode: st.mode}
+		require.NoError(t, c.ends.create(t.Context(), st))
+	}
+	return c
+}
+
+// ends are the two databases of a campaign.
+type ends struct {
+	server         *pgtest.Server
+	from, to       string    // their names
+	source, target *pgx.Conn // of the test itself
+}
+
+func newEnds(t *testing.T, server *pgtest.Server) *ends {
+	t.Helper()
+	e := &ends{server: server, from: server.Database(t), to: server.Database(t)}
+	e.source, e.target = connected(t, server, e.from), connected(t, server, e.to)
+	return e
+}
+
+func connected(t *testing.T, server *pgtest.Server, db string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), server.URL(db))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close(context.Background())) })
+	return conn
+}
+
+const tableColumns = "(id bigint NOT NULL, name text NOT NULL, qty bigint NOT NULL, price double precision NOT NULL, flag boolean"
+
+// base is the table of a stream at the source.
+func (st stream) base() string {
+	if st.view {
+		return st.name + "_base"
+	}
+	return st.name
+}
+
+// create makes the table of a stream: with a row per block, because a table is read, and
+// committed, by ranges of blocks. A key of the source would become one of a target
+// that is appended to, and hide rows there: that target is made without.
+func (e *ends) create(ctx context.Context, st stream) error {
+	key := ""
+	if st.mode == upserts || st.follow {
+		key = ", PRIMARY KEY (id)"
+	}
+	_, err := e.source.Exec(ctx, "CREATE TABLE "+st.base()+" "+tableColumns+key+") WITH (fillfactor = 10)")
+	if err == nil && st.ranges {
+		_, err = e.source.Exec(ctx, "CREATE INDEX ON "+st.base()+" (id)")
+	}
+	if err == nil && st.view {
+		_, err = e.source.Exec(ctx, "CREATE VIEW "+st.name+" AS SELECT * FROM "+st.base())
+	}
+	if err == nil && st.mode == appends && key != "" {
+		_, err = e.target.Exec(ctx, "CREATE TABLE "+st.name+" "+tableColumns+")")
+	}
+	return err
+}
+
+// fill makes rows those of a stream's table (append and replace of all that is there),
+// or adds them to it, over those of the same id.
+func (e *ends) fill(ctx context.Context, st stream, rows []row) error {
+	return pgx.BeginFunc(ctx, e.source, func(tx pgx.Tx) error {
+		statements := []string{"CREATE TEMP TABLE fresh ON COMMIT DROP AS TABLE " + st.base() + " WITH NO DATA"}
+		if st.mode != upserts && !st.follow {
+			statements = append(statements, "TRUNCATE "+st.base())
+		}
+		for _, sql := range statements {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.CopyFrom(ctx, pgx.Identifier{"fresh"}, columns, pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
+			r := rows[i]
+			return []any{r.ID, r.Name, r.Qty, r.Price, r.Flag}, nil
+		})); err != nil {
+			return err
+		}
+		sql := "INSERT INTO " + st.base() + " TABLE fresh"
+		if st.mode == upserts {
+			sql += " ON CONFLICT (id) DO UPDATE SET name = excluded.name, qty = excluded.qty, price = excluded.price, flag = excluded.flag"
+		}
+		_, err := tx.Exec(ctx, sql)
+		return err
+	})
+}
+
+// table provides the rows of the next generation of a stream of a server.
+func (c *campaign) table(st stream) []row {
+	c.t.Helper()
+	rows := make([]row, 0, st.rows)
+	first := int64(c.generation * 1_000_000)
+	if st.mode == upserts && c.generation > 1 { // every second of those that were there at first
+		for _, id := range c.random.Perm(st.rows)[:st.rows/2] {
+			rows = append(rows, wideRow(c.random, int64(1_000_000+id)))
+		}
+	}
+	for i := len(rows); i < st.rows; i++ {
+		rows = append(rows, wideRow(c.random, first+int64(i)))
+		if st.mode == appends && !st.follow && i > 0 && c.random.IntN(100) == 0 {
+			rows[i] = rows[i-1] // the source may have a row twice
+		}
+	}
+	if st.follow {
+		c.clock(st, rows)
+	}
+	require.NoError(c.t, c.ends.fill(c.t.Context(), st, rows))
+	return rows
+}
+
+// wideRow draws a row of which two do not fit into a tenth of a block.
+func wideRow(random *rand.Rand, id int64) row {
+	const width = 400
+	r := someRow(random, id)
+	r.Name += strings.Repeat("-", max(0, width-len(r.Name)))
+	return r
+}
+
+// clock gives rows cursors that grow from generation to generation. Several rows have
+// one; of new rows some have the last of the generation before, with greater ids.
+func (c *campaign) clock(st stream, rows []row) {
+	const alike = 7
+	cursor := func(generation, i int) int64 { return int64(generation*1_000_000 + i/alike) }
+	for i := range rows {
+		rows[i].Qty = cursor(c.generation, i)
+		if st.mode == appends && c.generation > 1 && i < alike/2 {
+			rows[i].Qty = cursor(c.generation-1, st.rows-1)
+		}
+	}
+}
+
+// document is that of a scenario between the two databases.
+func (e *ends) document(s scenario) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: \"1.0\"\npipeline: %s\nsource:\n  use: postgres\n  config: {dsn: %q}\n  streams:\n", pipeline, e.server.URL(e.from))
+	for _, st := range s.streams {
+		fmt.Fprintf(&b, "    - {name: %s, write_mode: %s", st.name, st.mode)
+		if st.view || st.ranges {
+			b.WriteString(", partition_key: id")
+		}
+		if st.follow {
+			b.WriteString(", sync_mode: incremental, cursor_field: qty, tie_breaker_field: id")
+		}
+		b.WriteString("}\n")
+	}
+	b.WriteString(s.transforms())
+	fmt.Fprintf(&b, "destination:\n  use: postgres\n  config: {dsn: %q", e.server.URL(e.to))
+	if s.swap != "" {
+		b.WriteString(", swap: " + s.swap)
+	}
+	b.WriteString("}\n")
+	if !slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode != upserts }) {
+		b.WriteString("  primary_key: [id]\n") // a transform does not hand on that of the source
+	}
+	b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
+	return b.String() + "resources: {checkpoint_interval_rows: 50, max_batch_bytes: 32kb, parallelism: 2}\n"
+}
+
+// takenOver returns what looks, when the first task of a run starts, for sessions that
+// a killed run has left: the take-over must have ended them, at both ends.
+func (e *ends) takenOver(ctx context.Context) func(messages.Event) error {
+	looked := false
+	return func(event messages.Event) error {
+		if event.Kind != messages.EventTaskStarted || looked {
+			return nil
+		}
+		looked = true
+		left, err := e.sessions(ctx, event.Token.Epoch)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("sessions are left behind the take-over by epoch %d: %s", event.Token.Epoch, strings.Join(left, ", "))
+		}
+		return err
+	}
+}
+
+// sessions lists those of the program, of epochs below one.
+func (e *ends) sessions(ctx context.Context, below messages.Epoch) ([]string, error) {
+	rows, err := e.target.Query(ctx, `SELECT format('%s in %s (%s, %s: %s)', application_name, datname, state, wait_event, left(query, 60)) FROM pg_stat_activity
+		WHERE datname = ANY ($1) AND application_name ~ '^rb:[0-9a-f]{8}:e:[0-9]+$' AND substring(application_name from '[0-9]+$')::bigint < $2`,
+		[]string{e.from, e.to}, int64(below)) //nolint:gosec // a handful
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// alone waits until no session of the program is left: the server notices by itself that
+// a client is gone.
+func (e *ends) alone(ctx context.Context) error {
+	const patience = 20 * time.Second
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		left, err := e.sessions(ctx, 1<<62)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return errors.New("sessions of a process that is gone: " + strings.Join(left, ", "))
+		}
+	}
+}
