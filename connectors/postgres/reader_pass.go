@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,13 +39,12 @@ type pass struct {
 	emitted error          // what the emitter returned last
 
 	alive atomic.Int64 // counts payloads; negative while nothing is expected
-	watch *time.Timer
 }
 
 // run reads what the split says.
 func (p *pass) run(ctx context.Context) error {
 	split := p.reader.split
-	p.watchServer()
+	defer p.watchServer()()
 	switch {
 	case p.reader.request.From.At.Equal(endCursor):
 		return p.barrier(ctx, messages.BarrierEnd, endCursor)
@@ -84,32 +84,42 @@ func (p *pass) stop() (rows int64) {
 		p.decoder.Release()
 		p.decoder = nil
 	}
-	if p.watch != nil {
-		p.watch.Stop()
-	}
 	return rows
 }
 
-// watchServer ends the read when nothing has come for read_timeout. It looks four times
-// in that time: a timer that is reset by each row would cost more than the row.
-func (p *pass) watchServer() {
+// watchServer ends the read when nothing has come for read_timeout. It looks a few times
+// in that time: a timer that is reset by each row would cost more than the row. The
+// returned function ends the watch.
+func (p *pass) watchServer() (stop func()) {
 	limit := p.reader.source.cfg.ReadTimeout
 	if limit <= 0 {
-		return
+		return func() {}
 	}
 	const looks = 4
-	var last int64
-	quiet := 0
-	p.watch = time.AfterFunc(limit/looks, func() {
-		now := p.alive.Load()
-		if now != last || now < 0 {
-			last, quiet = now, 0
-		} else if quiet++; quiet >= looks {
-			p.cancel(errReadTimeout)
-			return
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		ticker := time.NewTicker(max(limit/looks, time.Millisecond))
+		defer ticker.Stop()
+		last, quiet := int64(0), 0
+		for quiet < looks {
+			select {
+			case <-ticker.C:
+			case <-done:
+				return
+			}
+			if now := p.alive.Load(); now != last || now < 0 {
+				last, quiet = now, 0
+			} else {
+				quiet++
+			}
 		}
-		p.watch.Reset(limit / looks)
+		p.cancel(errReadTimeout)
 	})
+	return func() {
+		close(done)
+		watching.Wait()
+	}
 }
 
 // preview reads the first rows, in any order and without positions.

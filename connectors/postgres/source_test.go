@@ -348,7 +348,10 @@ func TestPGSourceSnapshotIsLostWithItsScan(t *testing.T) {
 	part := s.Plan().Loads[0].Parts[0]
 	require.NoError(t, s.Close(t.Context()))
 	require.NoError(t, s.Close(t.Context()), "again")
-	_, err = o.read(part, 0, nil)
+	require.Eventually(t, func() bool { // the server ends the session in its own time
+		_, err = o.read(part, 0, nil)
+		return err != nil
+	}, 10*time.Second, time.Millisecond)
 	typed(t, err, connectors.KindScanLost, messages.CodeSource)
 }
 
