@@ -249,3 +249,71 @@ func TestPGDurabilityIsNotLeftToDefaults(t *testing.T) {
 	require.Equal(t, [][]string{{"p"}}, r.server.Query(t, r.db, "SELECT relpersistence FROM pg_class WHERE relname = 'orders'"), "logged")
 	require.NoError(t, w.Close(t.Context()))
 }
+
+// A type of an extension is compared by its own operators, which may be in a schema that
+// nobody searches.
+func TestPGUpsertByAKeyOfAnExtension(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	r.sql(`CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TABLE people (name ext.citext PRIMARY KEY, n bigint); INSERT INTO people VALUES ('Ann', 1)`)
+	citext := &codec.Type{Schema: "ext", Name: "citext", Mod: -1, SQL: `"ext"."citext"`, Kind: codec.KindBase}
+	name, asText := codec.Field(codec.Column{Name: "name", Type: citext, NotNull: true}, false)
+	require.True(t, asText)
+	sp := connectors.StreamPlan{Stream: "people", Target: "people", Schema: fields(name, arrow.Field{Name: "n", Type: arrow.PrimitiveTypes.Int64}), Key: []string{"name"}}
+	w := r.writer(connectors.ModeUpsert, sp, 1)
+	r.write(w, sp, []any{"bob", 1}, []any{"ANN", 2}, []any{"BOB", 3})
+	r.commit(w, messages.BarrierEnd, 3, 3)
+	require.Equal(t, [][]string{{"Ann", "2"}, {"BOB", "3"}}, r.server.Query(t, r.db, "SELECT name, n FROM people ORDER BY n"))
+	require.NoError(t, w.Close(t.Context()))
+}
+
+func TestPGASecondCopyIsNamedAsSuch(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	for load := range 2 {
+		w := r.writer(connectors.ModeAppend, orders, uint64(load+1))
+		err := w.Write(t.Context(), r.batch(orders, []any{1, "a"}, []any{2, "b"}))
+		if err == nil {
+			_, err = w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 2, 2))
+		}
+		if load == 1 {
+			e := requireError(t, err, connectors.KindData, messages.CodeRowRefused, "orders_pkey")
+			require.Contains(t, e.Next, "write_mode upsert")
+			require.EqualValues(t, 1, e.Place.Row)
+		} else {
+			require.NoError(t, err)
+			require.NoError(t, r.s.Finish(t.Context(), messages.LoadID{Name: "orders", Number: 1}))
+		}
+		require.NoError(t, w.Close(t.Context()))
+	}
+	require.ElementsMatch(t, []string{"1|a", "2|b"}, r.rows("orders"))
+}
+
+// A history that goes on gains the columns that the source has gained.
+func TestPGNewColumnsOfAHistory(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(w, orders, []any{1, "a"})
+	r.commit(w, messages.BarrierDrain, 1, 1)
+	require.NoError(t, w.Close(t.Context()))
+
+	wider := orders
+	wider.Schema = fields(idField, nameField, arrow.Field{Name: "extra", Type: arrow.PrimitiveTypes.Int64, Nullable: true})
+	l := loadOf(connectors.ModeAppend, 1, wider, "orders")
+	l.Shape = "wider"
+	s := r.next()
+	require.NoError(t, s.Begin(t.Context(), l))
+	require.NoError(t, s.Begin(t.Context(), l), "again changes nothing")
+	w, receipt, err := s.OpenWriter(t.Context(), l.Parts[0], messages.Token{Epoch: r.epoch, Attempt: 1})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, receipt.Version.Commit)
+	r.write(w, wider, []any{2, "b", 7})
+	r.commit(w, messages.BarrierDrain, 2, 1)
+	require.NoError(t, w.Close(t.Context()))
+	require.ElementsMatch(t, []string{`1|a|\N`, "2|b|7"}, r.rows("orders"))
+	require.Equal(t, "wider", r.next().Recovered().Loads[0].Shape)
+
+	moved := wider
+	moved.Target = "elsewhere"
+	l = loadOf(connectors.ModeAppend, 1, moved, "orders")
+	l.Shape = "moved"
+	requireError(t, r.s.Begin(t.Context(), l), connectors.KindConfig, messages.CodeDocConflict, "another target")
+}

@@ -38,6 +38,7 @@ var (
 	isFull     = codes{messages.CodeSource, messages.CodeDestFull}
 	isBusy     = codes{messages.CodeSource, messages.CodeDestBusy}
 	isValue    = codes{messages.CodeRowBroken, messages.CodeValueRange}
+	isRefused  = codes{messages.CodeRowBroken, messages.CodeRowRefused}
 	isColumn   = codes{messages.CodeSchemaColumn, messages.CodeSchemaColumn}
 	isType     = codes{messages.CodeSchemaType, messages.CodeSchemaType}
 	isInternal = codes{messages.CodeInternal, messages.CodeInternal}

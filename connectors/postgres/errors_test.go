@@ -42,7 +42,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"21000", "twice", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
 		{"22003", "out of range", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
 		{"22P03", "incorrect binary data format", connectors.KindInternal, messages.CodeInternal, messages.CodeInternal, ""},
-		{"23505", "duplicate", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
+		{"23505", "duplicate", connectors.KindData, messages.CodeRowBroken, messages.CodeRowRefused, ""},
 		{"25006", "read-only", connectors.KindConfig, messages.CodeSourceDenied, messages.CodeDestDenied, "primary"},
 		{"25P02", "aborted", connectors.KindInternal, messages.CodeInternal, messages.CodeInternal, ""},
 		{"25P03", "idle", connectors.KindTransient, messages.CodeSource, messages.CodeDest, ""},

@@ -62,7 +62,7 @@ func (k *sink) rangeOf(ctx context.Context, from, to int64) (string, error) {
 		return "", nil
 	}
 	at := func(n int64) (string, error) {
-		results, err := k.w.conn.Exec(ctx, fmt.Sprintf("SELECT ctid FROM %s ORDER BY ctid OFFSET %d LIMIT 1", k.into(), n))
+		results, err := k.w.conn.Exec(ctx, fmt.Sprintf("SELECT n FROM %s ORDER BY n OFFSET %d LIMIT 1", k.into(), n))
 		if err != nil {
 			return "", err
 		}
@@ -76,7 +76,7 @@ func (k *sink) rangeOf(ctx context.Context, from, to int64) (string, error) {
 		return "", err
 	}
 	last, err := at(to - 1)
-	return " WHERE ctid >= '" + first + "'::tid AND ctid <= '" + last + "'::tid", err
+	return " WHERE n >= " + first + " AND n <= " + last, err
 }
 
 // takeRange runs the statement for the rows of a condition.
@@ -123,7 +123,7 @@ func (k *sink) casts() []string {
 // merge writes the statements that take staged rows on. Pure.
 type merge struct {
 	lay    *layout
-	from   string   // the temporary table; its columns are c0, c1 ..
+	from   string   // the temporary table; its columns are n, c0, c1 ..
 	where  string   // which of its rows
 	wire   []string // per column: the type it is cast to, or ""
 	server int      // major version
@@ -159,7 +159,7 @@ func (m merge) values() string {
 
 // insert appends the staged rows in their order.
 func (m merge) insert() string {
-	return fmt.Sprintf("INSERT INTO %s (%s)%s SELECT %s FROM %s%s ORDER BY ctid",
+	return fmt.Sprintf("INSERT INTO %s (%s)%s SELECT %s FROM %s%s ORDER BY n",
 		m.target(), strings.Join(m.names(""), ", "), m.overriding(), m.values(), m.from, m.where)
 }
 
@@ -182,7 +182,7 @@ func (m merge) newest() string {
 		key[i] = m.value(m.index(name))
 	}
 	by := strings.Join(key, ", ")
-	return fmt.Sprintf("SELECT DISTINCT ON (%s) %s FROM %s%s ORDER BY %s, ctid DESC", by, strings.Join(values, ", "), m.from, m.where, by)
+	return fmt.Sprintf("SELECT DISTINCT ON (%s) %s FROM %s%s ORDER BY %s, n DESC", by, strings.Join(values, ", "), m.from, m.where, by)
 }
 
 func (m merge) index(name string) int {
@@ -220,7 +220,11 @@ func (m merge) changed(by string) string {
 func (m merge) on() string {
 	out := make([]string, len(m.lay.key))
 	for i, name := range m.lay.key {
-		out[i] = "t." + query.Ident(name) + " = s." + query.Ident(name)
+		k := query.Ident(name)
+		out[i] = "t." + k + " = s." + k
+		if foreignType(m.lay.columns[m.index(name)].typ) { // its operators may be outside the search_path
+			out[i] = "ROW(t." + k + ")::record = ROW(s." + k + ")::record"
+		}
 	}
 	return strings.Join(out, " AND ")
 }

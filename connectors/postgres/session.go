@@ -386,15 +386,6 @@ func (s *Session) prepare(ctx context.Context, tx pgx.Tx, l connectors.Load) ([]
 	return out, nil
 }
 
-// inStream names the stream that an error of the server is about.
-func (s *Session) inStream(ctx context.Context, op string, stream messages.StreamID, err error) error {
-	err = s.d.classify(ctx, op, err)
-	if e, ok := errors.AsType[*connectors.Error](err); ok && e.Place.Stream == "" {
-		e.Place.Stream = stream
-	}
-	return err
-}
-
 // record writes the load and a receipt at commit 0 for each part.
 func (s *Session) record(ctx context.Context, tx pgx.Tx, l connectors.Load, stored []storedStream) error {
 	streams, err := json.Marshal(stored)
@@ -502,21 +493,38 @@ func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 		if open > 0 {
 			return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("%d parts are not final", open))
 		}
-		for _, st := range l.streams {
-			if st.Stage == "" {
-				continue
-			}
-			sp, err := st.plan()
-			if err != nil {
-				return err
-			}
-			if err := s.d.goal(s.pipeline, l.status.Mode, sp, id.Number).swap(ctx, tx, st.Stage); err != nil {
-				return s.inStream(ctx, fmt.Sprintf("swap the table %q in", st.Target), st.Stream, err)
-			}
+		if err := s.swapAll(ctx, tx, l); err != nil {
+			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = $2", s.id, id.Name)
 		return err
 	})
+}
+
+// swapAll puts the staging tables of a load in the place of their targets. What takes long
+// comes first, for all of them: no target is locked while indexes are built.
+func (s *Session) swapAll(ctx context.Context, tx pgx.Tx, l storedLoad) error {
+	var built []*swapper
+	for _, st := range l.streams {
+		if st.Stage == "" {
+			continue
+		}
+		sp, err := st.plan()
+		if err != nil {
+			return err
+		}
+		b, err := s.d.goal(s.pipeline, l.status.Mode, sp, l.status.ID.Number).build(ctx, tx, st.Stage)
+		if err != nil {
+			return err
+		}
+		built = append(built, b)
+	}
+	for _, b := range built {
+		if err := b.exchange(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close ends the session's writers and connections. Idempotent.

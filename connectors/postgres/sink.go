@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
@@ -36,9 +39,14 @@ type sink struct {
 	runs   []run // of staged rows, by place: which rows they were
 }
 
+const (
+	notNullViolation = "23502"
+	uniqueViolation  = "23505"
+)
+
 // run is a stretch of rows that were staged in order.
 type run struct {
-	staged int64 // place of the first in the temporary table, from 0
+	staged int64 // how many rows of the temporary table are before the first
 	row    int64 // since the last commit, from 0
 }
 
@@ -135,14 +143,25 @@ func (k *sink) columns() string {
 	return strings.Join(names, ", ")
 }
 
-// createTemp makes the temporary table; it is emptied by each COMMIT.
+// createTemp makes the temporary table; it is emptied by each COMMIT. Its column n
+// numbers the rows as they arrive: their places do not, a short row may go onto an
+// earlier page. No key is NULL: such a row equals none, and would be there again each
+// time that it is read.
 func (k *sink) createTemp() string {
 	if k.stager == "" {
 		return ""
 	}
-	columns := make([]string, len(k.lay.columns))
+	columns := []string{"n bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)"}
 	for i, t := range k.enc.Wire() {
-		columns[i] = fmt.Sprintf("c%d %s", i, t.SQL)
+		c := k.lay.columns[i]
+		column := fmt.Sprintf("c%d %s", i, t.SQL)
+		if c.collation != "" && !k.enc.Casts()[i] {
+			column += " COLLATE " + c.collation
+		}
+		if slices.Contains(k.lay.key, c.name) {
+			column += " NOT NULL"
+		}
+		columns = append(columns, column)
 	}
 	return fmt.Sprintf("DROP TABLE IF EXISTS pg_temp.%[1]s; CREATE TEMPORARY TABLE %[1]s (%[2]s) ON COMMIT DELETE ROWS", query.Ident(k.stager), strings.Join(columns, ", "))
 }
@@ -286,7 +305,25 @@ func (k *sink) rowError(err error) error {
 	if e.Place.Row > 0 {
 		e.Place.Row += k.first
 	}
+	k.unstage(e)
+	if stateOf(err) == uniqueViolation && k.g.mode == connectors.ModeAppend {
+		e.Next = "Use write_mode upsert or replace if the rows are to be loaded again, drop the key of the table if copies are wanted, or set `on_data_error: dlq`."
+	}
 	return k.place(e)
+}
+
+// unstage names the table's column where the server names one of the temporary table.
+func (k *sink) unstage(e *connectors.Error) {
+	digits, staged := strings.CutPrefix(e.Place.Field, "c")
+	i, err := strconv.Atoi(digits)
+	pg, ok := errors.AsType[*pgconn.PgError](e.Err)
+	if !staged || err != nil || i >= len(k.lay.columns) || !ok || k.stager == "" || !strings.Contains(pg.TableName+pg.Where, k.stager) {
+		return
+	}
+	e.Place.Field = k.lay.columns[i].name
+	if pg.Code == notNullViolation {
+		e.Err = &refusal{err: pg, text: fmt.Sprintf("the key column %s is NULL", e.Place.Field)}
+	}
 }
 
 // finish brings everything of this commit into the table.

@@ -52,17 +52,17 @@ var bySQLState = map[string]verdict{
 // What is not here has to be looked at by somebody.
 var byClass = map[string]verdict{
 	"08": {connectors.KindTransient, isFailed, nextRetry},
-	"21": {connectors.KindData, isValue, ""},
+	"21": {connectors.KindData, isRefused, ""},
 	"22": {connectors.KindData, isValue, ""},
-	"23": {connectors.KindData, isValue, ""},
+	"23": {connectors.KindData, isRefused, ""},
 	"25": {connectors.KindInternal, isInternal, ""}, // statements of ours in the wrong order
 	"28": {connectors.KindConfig, isDenied, "Correct `user`, `password` and `sslmode`, or let the pg_hba.conf of the server accept this role from here."},
 	"40": {connectors.KindTransient, isFailed, nextRetry},
-	"44": {connectors.KindData, isValue, ""},
+	"44": {connectors.KindData, isRefused, ""},
 	"53": {connectors.KindTransient, isFailed, "The server lacks resources: look at its log."},
 	"57": {connectors.KindTransient, isFailed, "The server was stopped or is starting: run again when it is there."},
 	"58": {connectors.KindTransient, isFailed, "The server has trouble with its files: look at its log."},
-	"P0": {connectors.KindData, isValue, ""},
+	"P0": {connectors.KindData, isRefused, ""},
 }
 
 // judgeRefusal knows what the server means.

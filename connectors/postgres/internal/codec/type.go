@@ -267,6 +267,8 @@ func same(a, b *Type) bool {
 	switch a.Kind {
 	case KindEnum, KindDomain, KindComposite:
 		return a.Name == b.Name && a.Mod == b.Mod
+	case KindBase, KindRange, KindMultirange: // of an extension, wherever that is installed
+		return a.Name == b.Name && a.Mod == b.Mod && a.Schema != catalogSchema && b.Schema != catalogSchema
 	case KindArray:
 		return a.Elem != nil && b.Elem != nil && same(a.Elem, b.Elem)
 	default:
