@@ -158,7 +158,14 @@ func newRigOn(t *testing.T, own bool, policy connectors.WritePolicy) *rig {
 
 func rigOf(t *testing.T, server *pgtest.Server, policy connectors.WritePolicy, change func(*DestinationConfig)) *rig {
 	t.Helper()
-	r := &rig{t: t, server: server, db: server.Database(t), mem: memory.NewCheckedAllocator(memory.DefaultAllocator)}
+	return rigIn(t, server, server.Database(t), policy, change)
+}
+
+// rigIn is a rig in a database that is emptied first: that is faster than a new one.
+func rigIn(t *testing.T, server *pgtest.Server, db string, policy connectors.WritePolicy, change func(*DestinationConfig)) *rig {
+	t.Helper()
+	server.Exec(t, db, "SET client_min_messages = error; DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS _rapidbyte CASCADE; CREATE SCHEMA public")
+	r := &rig{t: t, server: server, db: db, mem: memory.NewCheckedAllocator(memory.DefaultAllocator)}
 	if policy.NewColumn == "" {
 		policy.NewColumn = connectors.ColumnAdd
 	}

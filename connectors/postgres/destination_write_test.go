@@ -10,6 +10,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
+	"rapidbyte.io/node/connectors/postgres/pgtest"
 	"rapidbyte.io/node/messages"
 )
 
@@ -52,6 +53,8 @@ func TestPGUpsertLeavesUnchangedRowsAlone(t *testing.T) {
 func TestPGBadRows(t *testing.T) {
 	amount := arrow.Field{Name: "amount", Type: arrow.PrimitiveTypes.Int64, Nullable: true}
 	sp := connectors.StreamPlan{Stream: "orders", Target: "orders", Schema: fields(idField, nameField, amount)}
+	server := pgtest.Shared(t)
+	db := server.Database(t)
 	const raises = `CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id % 10 = 7 THEN RAISE 'seven is not wanted'; END IF; RETURN NEW; END $$;
 		CREATE TRIGGER tr BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION f()`
 	for _, c := range []struct {
@@ -92,7 +95,7 @@ func TestPGBadRows(t *testing.T) {
 			for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
 				for _, policy := range []connectors.DataErrorPolicy{connectors.DataFail, connectors.DataSkip, connectors.DataDLQ} {
 					t.Run(strings.Join([]string{c.name, string(method), string(mode), string(policy)}, "/"), func(t *testing.T) {
-						r := newRig(t, connectors.WritePolicy{OnDataError: policy}, func(cfg *DestinationConfig) { cfg.LoadMethod = method })
+						r := rigIn(t, server, db, connectors.WritePolicy{OnDataError: policy, NewColumn: connectors.ColumnAdd}, func(cfg *DestinationConfig) { cfg.LoadMethod = method })
 						r.sql("CREATE TABLE ref (n bigint PRIMARY KEY); INSERT INTO ref SELECT generate_series(1, 10)")
 						r.sql("CREATE TABLE orders (" + c.table + ")")
 						if mode == connectors.ModeUpsert {
