@@ -23,6 +23,7 @@ type proxy struct {
 	listener net.Listener
 	server   string
 	cut      atomic.Int32 // 1: before the server sees COMMIT, 2: when it has answered
+	rewrite  func(answer []byte) []byte
 	wg       sync.WaitGroup
 }
 
@@ -73,7 +74,11 @@ func (p *proxy) serve(client net.Conn) {
 				p.cut.Store(0)
 				return
 			}
-			if _, err := client.Write(buf[:n]); err != nil {
+			answer := buf[:n]
+			if p.rewrite != nil {
+				answer = p.rewrite(answer)
+			}
+			if _, err := client.Write(answer); err != nil {
 				return
 			}
 		}

@@ -265,7 +265,7 @@ func TestPGUpsertByAKeyOfAnExtension(t *testing.T) {
 	w := r.writer(connectors.ModeUpsert, sp, 1)
 	r.write(w, sp, []any{"bob", 1}, []any{"ANN", 2}, []any{"BOB", 3})
 	r.commit(w, messages.BarrierEnd, 3, 3)
-	require.Equal(t, [][]string{{"Ann", "2"}, {"BOB", "3"}}, r.server.Query(t, r.db, "SELECT name, n FROM people ORDER BY n"))
+	require.Equal(t, [][]string{{"ANN", "2"}, {"BOB", "3"}}, r.server.Query(t, r.db, "SELECT name, n FROM people ORDER BY n"))
 	require.NoError(t, w.Close(t.Context()))
 }
 

@@ -38,10 +38,14 @@ func (k *sink) writeGuarded(ctx context.Context, rec arrow.RecordBatch, at int64
 // halve writes rows [from, to) of a batch, leaving bad ones out.
 func (k *sink) halve(ctx context.Context, rec arrow.RecordBatch, from, to, at int64) error {
 	var bad []badRow
+	staged, runs := k.staged, len(k.runs)
 	err := k.w.savepoint(ctx, func() (err error) {
 		bad, err = k.load(ctx, rec, from, to, at)
 		return err
 	})
+	if err != nil {
+		k.staged, k.runs = staged, k.runs[:runs] // an earlier statement of several may have succeeded
+	}
 	switch {
 	case err == nil:
 		for _, b := range bad {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,10 +27,12 @@ type layout struct {
 
 // layoutColumn is one column that is written.
 type layoutColumn struct {
-	name  string
-	field int         // of the stream's schema; -1: metadata
-	typ   *codec.Type // of the table's column, with OIDs of this server
-	meta  string      // "", ColumnRun, ColumnLoadedAt
+	name      string
+	field     int         // of the stream's schema; -1: metadata
+	typ       *codec.Type // of the table's column, with OIDs of this server
+	meta      string      // "", ColumnRun, ColumnLoadedAt
+	collation string      // as a statement spells it; empty: the type's own
+	lax       bool        // equal values need not be the same: 1.0 and 1.00
 }
 
 // layout reads what a writer needs to know. stage is the name of the staging table; empty
@@ -61,7 +64,10 @@ func (g goal) layout(ctx context.Context, conn *pgx.Conn, stage string) (*layout
 			return nil, g.fail(connectors.KindSchema, messages.CodeSchemaColumn, s.name, fmt.Errorf("the table %s has no column %s any more", into, s.name))
 		}
 		l.generatedAlways = l.generatedAlways || s.has.identity == 'a'
-		l.columns = append(l.columns, layoutColumn{name: s.name, field: s.field, typ: s.has.Type, meta: s.meta})
+		l.columns = append(l.columns, layoutColumn{
+			name: s.name, field: s.field, typ: s.has.Type, meta: s.meta, collation: s.has.collation,
+			lax: s.has.identity == 0 && (!s.has.bytewise || laxType(s.has.Type)),
+		})
 	}
 	if len(l.columns) == 0 {
 		return nil, g.fail(connectors.KindSchema, messages.CodeSchemaEmpty, "", errors.New("the table has none of the stream's columns"))
@@ -70,4 +76,22 @@ func (g goal) layout(ctx context.Context, conn *pgx.Conn, stage string) (*layout
 		l.key, l.keyed = g.stream.Key, t.keyed(g.stream.Key)
 	}
 	return l, nil
+}
+
+// laxType reports whether values of t may be equal and look different.
+func laxType(t *codec.Type) bool {
+	for t.Kind == codec.KindDomain && t.Base != nil || t.Kind == codec.KindArray && t.Elem != nil {
+		if t.Kind == codec.KindDomain {
+			t = t.Base
+		} else {
+			t = t.Elem
+		}
+	}
+	switch {
+	case t.Kind == codec.KindEnum:
+		return false
+	case t.Kind != codec.KindBase || t.Schema != catalogSchema:
+		return true
+	}
+	return slices.Contains([]string{"numeric", "float4", "float8", "interval", "jsonb"}, t.Name)
 }

@@ -9,6 +9,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/query"
+	"rapidbyte.io/node/messages"
 )
 
 const mergeVersion = 15 // of the first server with MERGE
@@ -93,20 +94,58 @@ func (k *sink) takeRange(ctx context.Context, where string, rows int64) error {
 		k.stager = stager
 		return err
 	}
-	if _, err := k.w.conn.Exec(ctx, m.upsert()); err != nil {
-		return k.rowError(err)
+	return k.takeNewest(ctx, m)
+}
+
+// takeNewest runs an upsert, and looks for rows that a trigger did not let through.
+func (k *sink) takeNewest(ctx context.Context, m merge) error {
+	pending := int64(-1)
+	if k.lay.rowTriggers {
+		n, err := k.count(ctx, m.pending())
+		if err != nil {
+			return err
+		}
+		pending = n
 	}
-	if !k.lay.rowTriggers {
-		return nil
-	}
-	results, err := k.w.conn.Exec(ctx, m.missing())
-	if err != nil {
+	done, err := k.upsert(ctx, m)
+	if err != nil || done >= pending {
 		return err
 	}
-	if n, _ := strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64); n > 0 {
-		return k.landed(rows, rows-n)
+	return k.place(destError("write to "+k.g.stream.Target, connectors.KindConfig, messages.CodeRowsSwallowed,
+		fmt.Errorf("%d rows of %s were to be written, %d were", pending, k.lay.table, done)))
+}
+
+// upsert returns how many rows it wrote. MERGE fails when somebody else inserts a key at
+// the same time; the other statement does not.
+func (k *sink) upsert(ctx context.Context, m merge) (int64, error) {
+	run := func(sql string) (int64, error) {
+		results, err := k.w.conn.Exec(ctx, sql)
+		if err != nil {
+			return 0, k.rowError(err)
+		}
+		return affected(results[0].Tag), nil
 	}
-	return nil
+	if !m.mergeable() {
+		return run(m.insertOrUpdate())
+	}
+	var done int64
+	err := k.w.savepoint(ctx, func() (err error) {
+		done, err = run(m.merge())
+		return err
+	})
+	if stateOf(err) == uniqueViolation {
+		return run(m.insertOrUpdate())
+	}
+	return done, err
+}
+
+// count runs a query for one number.
+func (k *sink) count(ctx context.Context, sql string) (int64, error) {
+	results, err := k.w.conn.Exec(ctx, sql)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
 }
 
 // casts returns what each staged column is cast to, "" for nothing.
@@ -190,10 +229,11 @@ func (m merge) index(name string) int {
 }
 
 // compared are the columns that are written when a row of the table changes: all but
-// the key; and of those the ones that decide whether it has changed: metadata does not.
+// those of the key whose equal values are the same; and of those the ones that decide
+// whether it has changed: metadata does not.
 func (m merge) compared() (written, deciding []string) {
 	for _, c := range m.lay.columns {
-		if slices.Contains(m.lay.key, c.name) {
+		if slices.Contains(m.lay.key, c.name) && !c.lax {
 			continue
 		}
 		written = append(written, query.Ident(c.name))
@@ -229,39 +269,49 @@ func (m merge) on() string {
 	return strings.Join(out, " AND ")
 }
 
-// upsert merges the newest staged row of each key; rows that are as they were are not
-// written again.
-func (m merge) upsert() string {
-	written, _ := m.compared()
-	set := func(prefix string) string {
-		out := make([]string, len(written))
-		for i, name := range written {
-			out[i] = name + " = " + prefix + name
-		}
-		return strings.Join(out, ", ")
+// mergeable reports whether the server has MERGE, and finds rows by an index with it: the
+// operators of a foreign type have no name that is safe to use.
+func (m merge) mergeable() bool {
+	return m.server >= mergeVersion && !slices.ContainsFunc(m.lay.key, func(name string) bool { return foreignType(m.lay.columns[m.index(name)].typ) })
+}
+
+// merge brings the newest staged row of each key into the table; rows that are as they
+// were are not written again.
+func (m merge) merge() string {
+	sql := fmt.Sprintf("MERGE INTO %s AS t USING (%s) AS s ON %s", m.target(), m.newest(), m.on())
+	if set := m.set("s."); set != "" {
+		sql += fmt.Sprintf(" WHEN MATCHED AND %s THEN UPDATE SET %s", m.changed("s."), set)
 	}
-	names := strings.Join(m.names(""), ", ")
-	if m.server >= mergeVersion {
-		sql := fmt.Sprintf("MERGE INTO %s AS t USING (%s) AS s ON %s", m.target(), m.newest(), m.on())
-		if len(written) > 0 {
-			sql += fmt.Sprintf(" WHEN MATCHED AND %s THEN UPDATE SET %s", m.changed("s."), set("s."))
-		}
-		return sql + fmt.Sprintf(" WHEN NOT MATCHED THEN INSERT (%s)%s VALUES (%s)", names, m.overriding(), strings.Join(m.names("s."), ", "))
-	}
+	return sql + fmt.Sprintf(" WHEN NOT MATCHED THEN INSERT (%s)%s VALUES (%s)", strings.Join(m.names(""), ", "), m.overriding(), strings.Join(m.names("s."), ", "))
+}
+
+// insertOrUpdate does what merge does, on every server and whoever else writes.
+func (m merge) insertOrUpdate() string {
 	keys := make([]string, len(m.lay.key))
 	for i, name := range m.lay.key {
 		keys[i] = query.Ident(name)
 	}
-	sql := fmt.Sprintf("INSERT INTO %s AS t (%s)%s %s ON CONFLICT (%s) DO ", m.target(), names, m.overriding(), m.newest(), strings.Join(keys, ", "))
-	if len(written) == 0 {
-		return sql + "NOTHING"
+	sql := fmt.Sprintf("INSERT INTO %s AS t (%s)%s %s ON CONFLICT (%s) DO ",
+		m.target(), strings.Join(m.names(""), ", "), m.overriding(), m.newest(), strings.Join(keys, ", "))
+	if set := m.set("excluded."); set != "" {
+		return sql + fmt.Sprintf("UPDATE SET %s WHERE %s", set, m.changed("excluded."))
 	}
-	return sql + fmt.Sprintf("UPDATE SET %s WHERE %s", set("excluded."), m.changed("excluded."))
+	return sql + "NOTHING"
 }
 
-// missing counts staged rows that are not in the table as they were staged.
-func (m merge) missing() string {
-	return fmt.Sprintf("SELECT count(*) FROM (%s) AS s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)", m.newest(), m.target(), m.on())
+// set assigns the columns that are written from the row that prefix names.
+func (m merge) set(prefix string) string {
+	written, _ := m.compared()
+	out := make([]string, len(written))
+	for i, name := range written {
+		out[i] = name + " = " + prefix + name
+	}
+	return strings.Join(out, ", ")
+}
+
+// pending counts staged rows that are not in the table as they were staged.
+func (m merge) pending() string {
+	return fmt.Sprintf("SELECT count(*) FROM (%s) AS s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s AND NOT (%s))", m.newest(), m.target(), m.on(), m.changed("s."))
 }
 
 // insertStatement is a multi-row INSERT with n rows of parameters.
