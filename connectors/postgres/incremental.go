@@ -130,11 +130,22 @@ func (p *scanPlanner) readBounds(ctx context.Context) error {
 		if p.bounds[i].upto, err = p.upto(ctx, d, p.bounds[i].keys[0]); err != nil {
 			return p.source.classify(ctx, "read the upper bound of the cursor", d.spec.Stream, err)
 		}
-		if (d.spec.CursorMode == "" || d.spec.CursorMode == cursorStrict) && !p.request.Preview {
+		if d.strict() && !p.request.Preview {
 			wait = append(wait, d)
 		}
 	}
+	if len(wait) == 0 {
+		return nil
+	}
+	if err := p.requireStrict(ctx, wait); err != nil {
+		return err
+	}
 	return p.waitForWriters(ctx, wait)
+}
+
+// strict reports whether rows that commit late must be waited for.
+func (d *described) strict() bool {
+	return d.spec.Sync == connectors.SyncIncremental && (d.spec.CursorMode == "" || d.spec.CursorMode == cursorStrict)
 }
 
 func noSyncMode(spec connectors.StreamSpec) error {
@@ -220,13 +231,51 @@ func (p *scanPlanner) upto(ctx context.Context, d *described, k followKey) (*str
 	return upto, err
 }
 
-// writersSQL lists transactions that may have written to a table, or to what belongs to
-// it, and have not ended.
-const writersSQL = `
-WITH RECURSIVE tree(oid) AS (
-	SELECT o FROM unnest($1::oid[]) AS o
+// originsSQL finds the relations from which the rows of others come: partitions,
+// inheritors, what a view selects from.
+const originsSQL = `
+WITH RECURSIVE tree(root, oid) AS (
+	SELECT o, o FROM unnest($1::oid[]) AS o
 	UNION
-	SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
+	SELECT tree.root, below.oid FROM tree, LATERAL (
+		SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = tree.oid
+		UNION ALL
+		SELECT d.refobjid FROM pg_catalog.pg_class v JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid
+			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+				AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+		WHERE v.oid = tree.oid AND v.relkind = 'v') AS below(oid))`
+
+// notStrictSQL finds relations whose writers hold no lock here that would show them.
+const notStrictSQL = originsSQL + `
+SELECT tree.root, CASE WHEN pg_is_in_recovery() THEN 'the server is a hot standby'
+	WHEN c.relkind = 'f' THEN 'a foreign table' ELSE 'a materialised view' END
+FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+WHERE pg_is_in_recovery() OR c.relkind IN ('f', 'm') LIMIT 1`
+
+// requireStrict refuses cursor_mode strict where nobody can tell who may still add rows.
+func (p *scanPlanner) requireStrict(ctx context.Context, streams []*described) error {
+	oids := make([]uint32, len(streams))
+	for i, d := range streams {
+		oids[i] = d.rel.oid
+	}
+	var root uint32
+	var what string
+	switch err := p.conn.QueryRow(ctx, notStrictSQL, oids).Scan(&root, &what); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	d := streams[slices.Index(oids, root)]
+	e := streamError("plan the stream", connectors.KindConfig, messages.CodeDocValue, d.spec.Stream,
+		fmt.Errorf("cursor_mode strict waits for open transactions, and %s shows none", what))
+	e.Place.Field, e.Next = "cursor_mode", "Use cursor_mode lookback with write_mode upsert, or raw, which misses rows that commit late."
+	return e
+}
+
+// writersSQL lists transactions that may have written to a table, or to what its rows
+// come from, and have not ended.
+const writersSQL = originsSQL + `
 SELECT DISTINCT l.virtualtransaction, coalesce(l.pid, 0)
 FROM pg_catalog.pg_locks l JOIN tree ON tree.oid = l.relation
 WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
@@ -253,9 +302,6 @@ func (p *scanPlanner) writers(ctx context.Context, oids []uint32) ([]openWriter,
 // waitForWriters waits until all transactions have ended that have written to the streams
 // by now. Whoever begins to write later is not waited for.
 func (p *scanPlanner) waitForWriters(ctx context.Context, streams []*described) error {
-	if len(streams) == 0 {
-		return nil
-	}
 	oids := make([]uint32, len(streams))
 	for i, d := range streams {
 		oids[i] = d.rel.oid
@@ -271,7 +317,7 @@ func (p *scanPlanner) waitForWriters(ctx context.Context, streams []*described) 
 		if err != nil {
 			return err
 		}
-		noted = slices.DeleteFunc(noted, func(w openWriter) bool { return !slices.Contains(now, w) })
+		noted = remaining(noted, now)
 		switch {
 		case len(noted) == 0:
 			return nil
@@ -282,6 +328,21 @@ func (p *scanPlanner) waitForWriters(ctx context.Context, streams []*described) 
 			return err
 		}
 	}
+}
+
+// remaining returns which of the noted writers may still have open transactions. One that
+// was prepared meanwhile goes on under another name: it may be any of those.
+func remaining(noted, now []openWriter) []openWriter {
+	left := slices.DeleteFunc(slices.Clone(noted), func(w openWriter) bool { return !slices.Contains(now, w) })
+	if !slices.ContainsFunc(noted, func(w openWriter) bool { return w.pid != 0 && !slices.Contains(now, w) }) {
+		return left
+	}
+	for _, w := range now {
+		if w.pid == 0 && !slices.Contains(left, w) {
+			left = append(left, w)
+		}
+	}
+	return left
 }
 
 // stillWriting names who was waited for in vain.

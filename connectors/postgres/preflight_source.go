@@ -100,6 +100,11 @@ func (p *scanPlanner) check(ctx context.Context, spec connectors.StreamSpec, rel
 	if err != nil {
 		return out, err
 	}
+	if d.strict() {
+		if err := p.requireStrict(ctx, []*described{d}); err != nil {
+			return out, err
+		}
+	}
 	cursor, _ := rel.column(keys[0].Column)
 	if !cursor.NotNull && (spec.NullCursor == "" || spec.NullCursor == "fail") {
 		add(connectors.SeverityWarning, messages.CodeValueRange, cursor.Name, fmt.Sprintf("cursor column %q may be NULL: a row without a cursor stops the run", cursor.Name),

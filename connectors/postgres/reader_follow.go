@@ -28,6 +28,9 @@ func (p *followPass) run(ctx context.Context) error {
 	if p.at, err = f.parse(p.reader.request.From.At); err != nil {
 		return err
 	}
+	if p.at.nulls && !f.First { // they are not asked for any more
+		p.at = followPosition{begun: true}
+	}
 	if p.out.Due() {
 		if err := p.mark(ctx, messages.BarrierPeriodic); err != nil {
 			return err
