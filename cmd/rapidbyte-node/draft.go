@@ -52,6 +52,7 @@ type draftFlags struct {
 	from, to    string
 	tables      []string
 	exclude     []string
+	asText      []string
 	mode        modeFlag
 	schema      string
 	parallelism parallelismFlag
@@ -64,6 +65,7 @@ func (o *draftFlags) add(cmd *cobra.Command, mode string) {
 	f.StringVar(&o.to, "to", "", "`URI` of the destination")
 	f.StringArrayVar(&o.tables, "tables", nil, "tables or a `pattern`: orders_* in the default schema, public.* in one, *.* in all; may be repeated (default: all of the default schema)")
 	f.StringArrayVar(&o.exclude, "exclude", nil, "`pattern` of tables to leave out; may be repeated")
+	f.StringArrayVar(&o.asText, "as-text", nil, "`column` (table.column) or type of a PostgreSQL source that travels as text: for infinity, 24:00 and what else Arrow cannot hold; may be repeated")
 	f.Var(&o.mode, "write-mode", mode)
 	f.StringVar(&o.schema, "schema", "", "`name` of the schema of the targets")
 	f.Var(&o.parallelism, "parallelism", "tasks at a time, a number or auto (default auto)")
@@ -103,7 +105,7 @@ func (a *app) draft(ctx context.Context, o draftFlags, name func(from, to draft.
 		return drafted{}, err
 	}
 	d := drafted{draft: draft.Draft{
-		Pipeline: name(from, to), From: from, To: to, Tables: o.tables, Exclude: o.exclude,
+		Pipeline: name(from, to), From: from, To: to, Tables: o.tables, Exclude: o.exclude, AsText: o.asText,
 		Mode:   cmp.Or(connectors.WriteMode(o.mode), connectors.ModeReplace),
 		Schema: o.schema, Parallelism: o.parallelism.Parallelism, State: o.state,
 	}}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,8 +80,31 @@ func classify(ctx context.Context, stage, op string, err error) error {
 		out.Err = &refusal{err: err, text: refusalText(err, e)}
 		out.Place = placeOf(e)
 	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		out.Err = &refusal{err: err, text: oneLine(out.Err.Error())}
+	}
 	out.Kind, out.Code, out.Next = v.kind, v.code.of(stage), v.next
 	return out
+}
+
+// oneLine joins what each address and each try of a connection said, once each. That
+// the server has no TLS is no news where the next try went without.
+func oneLine(text string) string {
+	var out []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line != "" && !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	if len(out) > 2 {
+		out = slices.DeleteFunc(out, func(l string) bool { return strings.HasSuffix(l, "server refused TLS connection") })
+	}
+	head := strings.TrimSuffix(out[0], ":")
+	if len(out) == 1 {
+		return head
+	}
+	return head + ": " + strings.Join(out[1:], "; ")
 }
 
 func judge(stage string, err error) verdict {

@@ -39,7 +39,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"08P01", "pooler: server is away", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "between"},
 		{"0A000", "no such thing", connectors.KindConfig, messages.CodeSource, messages.CodeDest, ""},
 		{"0A000", "cached plan must not change result type", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "again"},
-		{"21000", "twice", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
+		{"21000", "twice", connectors.KindData, messages.CodeRowBroken, messages.CodeRowRefused, ""},
 		{"22003", "out of range", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
 		{"22P03", "incorrect binary data format", connectors.KindInternal, messages.CodeInternal, messages.CodeInternal, ""},
 		{"23505", "duplicate", connectors.KindData, messages.CodeRowBroken, messages.CodeRowRefused, ""},
@@ -65,7 +65,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"42804", "type", connectors.KindSchema, messages.CodeSchemaType, messages.CodeSchemaType, ""},
 		{"42P01", "no table", connectors.KindConfig, messages.CodeSourceMissing, messages.CodeDestMissing, "Create the table"},
 		{"42P07", "exists", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "again"},
-		{"44000", "check option", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
+		{"44000", "check option", connectors.KindData, messages.CodeRowBroken, messages.CodeRowRefused, ""},
 		{"53100", "disk full", connectors.KindTransient, messages.CodeSource, messages.CodeDestFull, "Free space"},
 		{"53200", "out of memory", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "resources"},
 		{"53300", "too many", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "max_connections"},
@@ -77,7 +77,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"57P03", "starting up", connectors.KindTransient, messages.CodeSource, messages.CodeDest, ""},
 		{"57P04", "dropped", connectors.KindConfig, messages.CodeSourceMissing, messages.CodeDestMissing, ""},
 		{"58030", "i/o", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "files"},
-		{"P0001", "raised", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
+		{"P0001", "raised", connectors.KindData, messages.CodeRowBroken, messages.CodeRowRefused, ""},
 		{"XX000", "tuple concurrently updated", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "again"},
 		{"XX000", "surprise", connectors.KindConfig, messages.CodeSource, messages.CodeDest, ""},
 		{"XX001", "damage", connectors.KindConfig, messages.CodeSource, messages.CodeDest, "backup"},
@@ -257,4 +257,11 @@ func TestPGStatementsThatFail(t *testing.T) {
 	e = run(connectors.StageDestination, s.User(), "INSERT INTO t VALUES (1)")
 	require.Equal(t, messages.CodeDestBusy, e.Code)
 	require.NoError(t, blocker.Close())
+}
+
+func TestEachTryToConnectIsToldOnce(t *testing.T) {
+	require.Equal(t, "connect: failed to connect to `user=u`: a: refused", oneLine("connect: failed to connect to `user=u`:\n\ta: refused\n\ta: refused"))
+	require.Equal(t, "failed: a: FATAL: no", oneLine("failed:\n\ta: tls error: server refused TLS connection\n\ta: FATAL: no"))
+	require.Equal(t, "failed: a: tls error: server refused TLS connection", oneLine("failed:\n\ta: tls error: server refused TLS connection"))
+	require.Equal(t, "failed", oneLine("failed"))
 }

@@ -174,5 +174,5 @@ func (r *Reader) valueFailure(v *codec.ValueError, out func(connectors.Kind, mes
 	}
 	column := r.split.Schema + "." + r.split.Table + "." + v.Column
 	return out(connectors.KindData, messages.CodeValueRange,
-		fmt.Sprintf("List the column under `as_text: [%q]` of the source: it then travels as text.", column), v)
+		fmt.Sprintf("List the column under `as_text: [%[1]q]` of the source, or give `--as-text %[1]q` to copy: it then travels as text.", column), v)
 }

@@ -18,6 +18,7 @@ type Draft struct {
 	From, To    End
 	Tables      []string // names and patterns; empty: all of the default schema
 	Exclude     []string
+	AsText      []string // columns and types that travel as text; of a postgres source
 	Mode        connectors.WriteMode
 	Schema      string // of the targets; empty: the connector's own
 	Parallelism config.Parallelism
@@ -78,7 +79,7 @@ func (d Draft) Existing() (text []byte, ok bool) {
 		return nil, false
 	}
 	look := d
-	look.From, look.To, look.Tables, look.Exclude = d.To, d.From, nil, nil
+	look.From, look.To, look.Tables, look.Exclude, look.AsText = d.To, d.From, nil, nil, nil
 	if d.Schema != "" {
 		look.From.keys = append(slices.Clone(d.To.keys), [2]string{"schema", scalar(d.Schema)})
 	}
@@ -89,7 +90,11 @@ func (d Draft) Existing() (text []byte, ok bool) {
 
 func (d Draft) head(b *strings.Builder) {
 	fmt.Fprintf(b, "version: \"1.0\"\npipeline: %s  # names the state: keep it\n\nsource:\n", d.Pipeline)
-	d.From.write(b, nil)
+	var more [][2]string
+	if len(d.AsText) > 0 {
+		more = [][2]string{{"as_text", "[" + list(d.AsText) + "]"}}
+	}
+	d.From.write(b, more)
 	b.WriteString("  streams:\n")
 }
 

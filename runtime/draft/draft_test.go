@@ -211,6 +211,14 @@ func TestPatternsAndExcludesAreAskedFor(t *testing.T) {
 	require.Equal(t, []messages.StreamID{"b"}, names)
 }
 
+func TestColumnsThatTravelAsText(t *testing.T) {
+	d := between(t, "postgres://app@db/shop", "duckdb:out.duckdb")
+	d.AsText = []string{"timestamptz", "public.a b.c: d"}
+	for _, text := range [][]byte{d.Wanted(), d.Text([]connectors.Discovered{found("orders", nil)})} {
+		require.Equal(t, d.AsText, parse(t, d, text).Source.Config.(postgres.SourceConfig).AsText)
+	}
+}
+
 func TestExistingReadsFromTheDestination(t *testing.T) {
 	d := between(t, "file:in.csv", "postgres://loader:"+canary+"@wh/dw")
 	d.Schema = "raw"

@@ -40,6 +40,15 @@ func Survey(ctx context.Context, doc *config.Document) ([]connectors.Discovered,
 	for _, name := range names {
 		i := slices.IndexFunc(found, func(d connectors.Discovered) bool { return doc.Names(string(name), d.Stream) })
 		if i < 0 {
+			// Not listed, because it cannot be read, or is not there: the source knows.
+			one, err := src.Discover(ctx, []connectors.StreamSpec{{Stream: name}})
+			if err != nil {
+				return nil, connectors.FailureOf(err, at)
+			}
+			if len(one) == 1 {
+				out = append(out, one[0])
+				continue
+			}
 			info, _ := messages.CodeStreamUnknown.Info()
 			return nil, messages.Failure{
 				Code: info.Code, Kind: string(connectors.KindConfig), Where: at,
