@@ -71,16 +71,22 @@ func newCampaign(t *testing.T, seed uint64) *campaign {
 	binary, err := program()
 	require.NoError(t, err)
 	s := scenarios[seed%uint64(len(scenarios))]
-	dir, err := os.MkdirTemp("", "rapidbyte-kill-") //nolint:usetesting // kept when the test fails
+	return newCampaignIn(t, s, seed, binary, keptFolder(t, "Kill", seed, s))
+}
+
+// keptFolder makes a folder that stays there when the test fails.
+func keptFolder(t *testing.T, run string, seed uint64, s scenario) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rapidbyte-kill-") //nolint:usetesting // it may stay
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("seed %d (%s): everything is kept in %s; again: RB_SEED=%d go test -run Kill ./cmd/rapidbyte-node/killtest", seed, s.name, dir, seed)
+			t.Logf("seed %d (%s): everything is kept in %s; again: RB_SEED=%d go test -run %s ./cmd/rapidbyte-node/killtest", seed, s.name, dir, seed, run)
 			return
 		}
 		require.NoError(t, os.RemoveAll(dir))
 	})
-	return newCampaignIn(t, s, seed, binary, dir)
+	return dir
 }
 
 func newCampaignIn(t *testing.T, s scenario, seed uint64, binary, dir string) *campaign {

@@ -17,7 +17,8 @@ type versions struct {
 	of         map[string]int // by stream and digest: the generation that has it
 }
 
-const digestSQL = "SELECT count(*) || '/' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM %s t"
+// digestSQL stands for all rows of a table, in any order.
+const digestSQL = "SELECT count(*) || '/' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM (SELECT id, name, qty, price, flag FROM %s) t"
 
 // announce makes what the source holds now the next version.
 func (v *versions) announce(ctx context.Context, e *ends, s scenario) error {
@@ -105,7 +106,7 @@ func (c *campaign) watch() {
 }
 
 // between is the time between two looks.
-const between = 2 * time.Millisecond
+const between = 4 * time.Millisecond
 
 // committed reads each target in a transaction of its own.
 func (r *reader) committed(ctx context.Context) error {
