@@ -233,17 +233,18 @@ func (m *Machine) onSaved(ev Saved) []Effect {
 // reports those that are finished; both may be repeated.
 func (m *Machine) finish() []Effect {
 	var out []Effect
-	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
-		l, complete := m.loads[name], true
-		for _, p := range m.parts {
-			if p.durable.Load == name && !p.saved.Final {
-				complete = false // I5: one part of two moves nothing
-			}
+	partial := map[string]bool{} // I5: one part of two moves nothing
+	for _, p := range m.parts {
+		if !p.saved.Final {
+			partial[p.durable.Load] = true
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
+		l := m.loads[name]
 		switch {
 		case l.savedFinished:
 			out = append(out, Done{l.id})
-		case complete && !l.finished:
+		case !partial[name] && !l.finished:
 			out = append(out, FinishLoad{l.id})
 		}
 	}

@@ -208,23 +208,25 @@ func (p *progress) stalled(limit time.Duration) []messages.StageFailed {
 
 const stallShown = 3 * time.Second // without progress: then the cause is shown
 
-// report sends one event per stream whose figures changed.
+// report sends one event per stream whose figures changed. It looks at each part once:
+// there may be thousands of both.
 func (p *progress) report() {
-	for _, s := range p.streams {
-		e := messages.Event{Kind: messages.EventProgress, Stream: s, Total: p.total[s]}
-		var slowest time.Duration
-		for _, id := range slices.Sorted(maps.Keys(p.parts)) {
-			pp := p.parts[id]
-			if pp.stream != s {
-				continue
-			}
-			e.RowsRead += pp.rowsRead()
-			e.RowsWritten += pp.receipt.Rows.Applied - pp.base.Rows.Applied
-			e.Bytes += pp.read()
-			if idle := time.Since(pp.moved); len(pp.stages) > 0 && !pp.done && idle > max(slowest, stallShown) {
-				slowest, e.Waiting = idle, pp.waiting()
-			}
+	now := time.Now()
+	events := make(map[messages.StreamID]messages.Event, len(p.streams))
+	slowest := map[messages.StreamID]time.Duration{}
+	for _, pp := range p.parts {
+		e := events[pp.stream]
+		e.RowsRead += pp.rowsRead()
+		e.RowsWritten += pp.receipt.Rows.Applied - pp.base.Rows.Applied
+		e.Bytes += pp.read()
+		if idle := now.Sub(pp.moved); len(pp.stages) > 0 && !pp.done && idle > max(slowest[pp.stream], stallShown) {
+			slowest[pp.stream], e.Waiting = idle, pp.waiting()
 		}
+		events[pp.stream] = e
+	}
+	for _, s := range p.streams {
+		e := events[s]
+		e.Kind, e.Stream, e.Total = messages.EventProgress, s, p.total[s]
 		if e != p.shown[s] {
 			p.shown[s] = e
 			p.send(e)
