@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rapidbyte.io/node/connectors/postgres/pgtest"
@@ -66,8 +67,8 @@ func (b *bed) try(f func()) (err error) {
 
 // close stops the server and removes what was written.
 func (b *bed) close() {
-	for i := len(b.cleanups) - 1; i >= 0; i-- {
-		b.cleanups[i]()
+	for _, f := range slices.Backward(b.cleanups) {
+		f()
 	}
 }
 

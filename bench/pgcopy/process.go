@@ -39,6 +39,7 @@ func (c chain) run(serverPID int, look func()) (usage, error) {
 		cmd.Stderr = &faults
 	}
 	c[len(c)-1].Stdout = &faults
+	processes := len(childrenOf(serverPID))
 	before, err := machineTimes(serverPID)
 	if err != nil {
 		return usage{}, err
@@ -64,6 +65,7 @@ func (c chain) run(serverPID int, look func()) (usage, error) {
 	if err != nil {
 		return u, fmt.Errorf("%w\n%s", err, faults.String())
 	}
+	settle(serverPID, processes)
 	after, err := machineTimes(serverPID)
 	if err != nil {
 		return u, err
@@ -176,14 +178,29 @@ func machineTimes(serverPID int) (times, error) {
 // buried, and its children.
 func serverTime(pid int) float64 {
 	sum := processTime(pid)
-	path := fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)
-	children, _ := os.ReadFile(path) // none is possible
-	for word := range strings.FieldsSeq(string(children)) {
-		if child, err := strconv.Atoi(word); err == nil {
-			sum += processTime(child)
-		}
+	for _, child := range childrenOf(pid) {
+		sum += processTime(child)
 	}
 	return sum
+}
+
+func childrenOf(pid int) []int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // none is possible
+	var out []int
+	for word := range strings.FieldsSeq(string(text)) {
+		if child, err := strconv.Atoi(word); err == nil {
+			out = append(out, child)
+		}
+	}
+	return out
+}
+
+// settle waits, not for ever, until the server has buried the processes that served the
+// client: one that ends between two looks would be missed.
+func settle(pid, processes int) {
+	for end := time.Now().Add(time.Second); len(childrenOf(pid)) > processes && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // processTime is the CPU of a process and of the children that it has waited for.
