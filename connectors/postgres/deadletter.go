@@ -32,20 +32,48 @@ type rejected struct {
 	payload  []byte // Arrow IPC of the one row
 }
 
-// tally counts what the writers of a session set aside, against the limits.
+// tally counts what arrived and was set aside in the open loads, against the limits.
 type tally struct {
 	policy connectors.WritePolicy
 
-	mu                sync.Mutex
-	arrived, rejected int64
+	mu    sync.Mutex
+	parts map[messages.PartID]tallied
+	sum   messages.Counts
 }
 
-// start adds what earlier sessions counted.
-func (t *tally) start(c messages.Counts) {
+// tallied is what a part has committed.
+type tallied struct {
+	load string
+	rows messages.Counts
+}
+
+// set counts a part as its receipt does.
+func (t *tally) set(r messages.Receipt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.arrived += c.Arrived
-	t.rejected += c.Rejected
+	t.put(r.Part, tallied{r.Load, r.Rows})
+}
+
+func (t *tally) put(p messages.PartID, now tallied) {
+	was := t.parts[p]
+	t.sum.Arrived += now.rows.Arrived - was.rows.Arrived
+	t.sum.Rejected += now.rows.Rejected - was.rows.Rejected
+	if t.parts == nil {
+		t.parts = map[messages.PartID]tallied{}
+	}
+	t.parts[p] = now
+}
+
+// forget takes back what a load has counted.
+func (t *tally) forget(load string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p, was := range t.parts {
+		if was.load == load {
+			t.put(p, tallied{})
+			delete(t.parts, p)
+		}
+	}
 }
 
 // within reports whether n more rows set aside stay below the limit of rows: checked
@@ -53,29 +81,21 @@ func (t *tally) start(c messages.Counts) {
 func (t *tally) within(n int64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.limit(t.rejected+n, 0)
+	return t.limit(t.sum.Rejected+n, 0)
 }
 
-// reserve counts a commit, unless it would exceed a limit.
-func (t *tally) reserve(c messages.Counts) error {
+// reserve counts a commit that is about to change was into next, unless it would exceed
+// a limit.
+func (t *tally) reserve(was, next messages.Receipt) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.Rejected > 0 {
-		if err := t.limit(t.rejected+c.Rejected, t.arrived+c.Arrived); err != nil {
+	if n := next.Rows.Rejected - was.Rows.Rejected; n > 0 {
+		if err := t.limit(t.sum.Rejected+n, t.sum.Arrived+next.Rows.Arrived-was.Rows.Arrived); err != nil {
 			return err
 		}
 	}
-	t.arrived += c.Arrived
-	t.rejected += c.Rejected
+	t.put(next.Part, tallied{next.Load, next.Rows})
 	return nil
-}
-
-// giveUp takes a commit back that was not made.
-func (t *tally) giveUp(c messages.Counts) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.arrived -= c.Arrived
-	t.rejected -= c.Rejected
 }
 
 // limit judges rejected of arrived rows; the ratio only where arrived is known.

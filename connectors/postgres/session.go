@@ -204,7 +204,7 @@ func (s *Session) readBack(ctx context.Context, conn *pgx.Conn) error {
 	s.recovered.Receipts, s.recovered.Parts = found.all, found.parts
 	for _, r := range found.all {
 		if open[r.LoadID()] {
-			s.dead.start(r.Rows)
+			s.dead.set(r)
 		}
 	}
 	return err
@@ -263,7 +263,8 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 		return destError("begin load "+l.ID.Name, connectors.KindConfig, messages.CodeDocValue, fmt.Errorf("write_mode %q is unknown", l.Mode))
 	}
 	op := "begin load " + l.ID.Name
-	return s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
+	forgotten := false
+	err := s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
 		known, err := readLoads(ctx, tx.Conn(), s.id, l.ID.Name)
 		if err != nil {
 			return err
@@ -280,6 +281,7 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 			if err := s.forget(ctx, tx, old); err != nil {
 				return err
 			}
+			forgotten = true
 		}
 		stored, err := s.prepare(ctx, tx, l)
 		if err != nil {
@@ -287,14 +289,19 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 		}
 		return s.record(ctx, tx, l, stored)
 	})
+	if err == nil && forgotten {
+		s.dead.forget(l.ID.Name)
+	}
+	return err
 }
 
-// forget removes an older load: its writers, staging and receipts.
+// forget removes an older load: its writers, staging and receipts, and the dead letters of
+// a version that nobody will see.
 func (s *Session) forget(ctx context.Context, tx pgx.Tx, old storedLoad) error {
 	s.mu.Lock()
 	var stale []*Writer
 	for _, w := range s.writers {
-		if w.receipt.Load == old.status.ID.Name {
+		if w.load.status.ID.Name == old.status.ID.Name {
 			stale = append(stale, w)
 		}
 	}
@@ -310,6 +317,12 @@ func (s *Session) forget(ctx context.Context, tx pgx.Tx, old storedLoad) error {
 			return err
 		}
 	}
+	if old.status.Mode == connectors.ModeReplace && !old.status.Finished { // their rows are read again
+		if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.dlq WHERE pipeline_id = $1 AND load = $2 AND load_no = $3",
+			s.id, old.status.ID.Name, int64(old.status.ID.Number)); err != nil { //nolint:gosec // counts passes
+			return err
+		}
+	}
 	if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND load = $2", s.id, old.status.ID.Name); err != nil {
 		return err
 	}
@@ -320,8 +333,8 @@ func (s *Session) forget(ctx context.Context, tx pgx.Tx, old storedLoad) error {
 // evolve brings a begun load to the shape that its streams have now: columns are added,
 // by policy. A load that has its shape is left alone.
 func (s *Session) evolve(ctx context.Context, tx pgx.Tx, old storedLoad, l connectors.Load) error {
-	if old.status.Shape == l.Shape {
-		return nil
+	if err := s.intact(ctx, tx.Conn(), old); err != nil || old.status.Shape == l.Shape {
+		return err
 	}
 	for _, sp := range l.Streams {
 		st, ok := old.stream(sp.Stream)
@@ -337,7 +350,12 @@ func (s *Session) evolve(ctx context.Context, tx pgx.Tx, old storedLoad, l conne
 		return err
 	}
 	for i, st := range stored {
-		if was, _ := old.stream(st.Stream); was.OID != st.OID {
+		if was, _ := old.stream(st.Stream); was.OID == st.OID {
+			continue
+		}
+		if committed, err := s.committed(ctx, tx.Conn(), old, st.Stream); err != nil {
+			return err
+		} else if committed {
 			return lostTarget(st.Stream, l.Streams[i].Target)
 		}
 	}
@@ -360,7 +378,7 @@ func lostTarget(stream messages.StreamID, table string) error {
 	return &connectors.Error{
 		Op: "continue the load", Kind: connectors.KindConfig, Code: messages.CodeStateAhead,
 		Place: messages.Place{Stage: connectors.StageDestination, Stream: stream},
-		Err:   fmt.Errorf("the table %s is not the one that rows were committed to: it was dropped and made again", table),
+		Err:   fmt.Errorf("the table %s is not the one that rows were committed to: it was dropped, or dropped and made again", table),
 	}
 }
 
@@ -458,6 +476,7 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 	if err := w.open(ctx); err != nil {
 		return nil, messages.Receipt{}, s.d.classify(ctx, op, err)
 	}
+	s.dead.set(w.receipt)
 	return w, w.receipt, nil
 }
 

@@ -55,8 +55,10 @@ func (s *Session) writer(ctx context.Context, conn *pgx.Conn, l storedLoad, p co
 		if err != nil {
 			return nil, err
 		}
-		if lay.oid != st.OID && r.Version.Commit > 0 {
-			return nil, lostTarget(id, lay.table)
+		if lay.oid != st.OID {
+			if err := s.accept(ctx, conn, l, id, lay); err != nil {
+				return nil, err
+			}
 		}
 		k, err := newSink(w, g, lay)
 		if err != nil {
@@ -220,7 +222,7 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 		if err := w.writeReceipt(ctx, next); err != nil {
 			return err
 		}
-		if err := w.session.dead.reserve(w.rows); err != nil {
+		if err := w.session.dead.reserve(w.receipt, next); err != nil {
 			return err
 		}
 		unknown = true
@@ -229,7 +231,7 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 			unknown = false // the server said that it did not
 		}
 		if err != nil {
-			w.session.dead.giveUp(w.rows)
+			w.session.dead.set(w.receipt) // the next writer knows better
 			return err
 		}
 		if tag := results[len(results)-1].Tag; tag != "COMMIT" {
@@ -271,8 +273,8 @@ func (w *Writer) next(b messages.Barrier) messages.Receipt {
 	return r
 }
 
-// writeReceipt checks the fence and stores the receipt, in the data's transaction: the
-// owner's row is locked against a take-over until COMMIT (I4).
+// writeReceipt checks the fence and the tables and stores the receipt, in the data's
+// transaction: the owner's row is locked against a take-over until COMMIT (I4).
 func (w *Writer) writeReceipt(ctx context.Context, r messages.Receipt) error {
 	position, err := json.Marshal(r.Position)
 	if err != nil {
@@ -285,12 +287,12 @@ func (w *Writer) writeReceipt(ctx context.Context, r messages.Receipt) error {
 		"rows_applied = %d, rows_rejected = %d, updated_at = now() WHERE pipeline_id = '%s' AND part = %s AND load_no = %d AND epoch = %d AND attempt = %d AND commit_no = %d",
 		r.Version.Commit, query.Literal(string(position)), r.Final, w.sinks[0].lay.oid, r.Rows.Read, r.Rows.Arrived, r.Rows.Applied, r.Rows.Rejected,
 		id, query.Literal(string(r.Part)), r.Version.Load, w.token.Epoch, w.token.Attempt, w.receipt.Version.Commit)
-	results, err := w.conn.Exec(ctx, b.String())
+	results, err := w.conn.Exec(ctx, b.String()+"; "+w.sameTables())
 	if err != nil {
 		return err
 	}
-	if len(results) == 2 && results[0].Tag == "SELECT 1" && results[1].Tag == "UPDATE 1" {
-		return nil
+	if len(results) == 3 && results[0].Tag == "SELECT 1" && results[1].Tag == "UPDATE 1" {
+		return w.moved(results[2].Rows[0])
 	}
 	if _, err := w.conn.Exec(ctx, "ROLLBACK"); err != nil {
 		return err
