@@ -34,11 +34,11 @@ type chain []*exec.Cmd
 
 // run starts the programs and waits for all of them.
 func (c chain) run(serverPID int, look func()) (usage, error) {
-	var faults bytes.Buffer
-	for _, cmd := range c {
-		cmd.Stderr = &faults
+	faults := make([]bytes.Buffer, len(c)) // each written by one goroutine
+	for i, cmd := range c {
+		cmd.Stderr = &faults[i]
 	}
-	c[len(c)-1].Stdout = &faults
+	c[len(c)-1].Stdout = c[len(c)-1].Stderr
 	processes := len(childrenOf(serverPID))
 	before, err := machineTimes(serverPID)
 	if err != nil {
@@ -52,9 +52,9 @@ func (c chain) run(serverPID int, look func()) (usage, error) {
 	peak := make(chan float64, 1)
 	go func() { peak <- c.watch(stop, look) }()
 	var u usage
-	for _, cmd := range c {
+	for i, cmd := range c {
 		if werr := cmd.Wait(); werr != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", cmd.Path, werr))
+			err = errors.Join(err, fmt.Errorf("%s: %w\n%s", cmd.Path, werr, faults[i].String()))
 		}
 		u.User += cmd.ProcessState.UserTime().Seconds()
 		u.System += cmd.ProcessState.SystemTime().Seconds()
@@ -63,7 +63,7 @@ func (c chain) run(serverPID int, look func()) (usage, error) {
 	close(stop)
 	u.PeakMB = <-peak
 	if err != nil {
-		return u, fmt.Errorf("%w\n%s", err, faults.String())
+		return u, err
 	}
 	settle(serverPID, processes)
 	after, err := machineTimes(serverPID)

@@ -30,7 +30,7 @@ func TestRecyclerGivesMemoryOut(t *testing.T) {
 	require.Same(t, &b[0], &c[0])
 	require.EqualValues(t, 7, c[0])
 	require.Len(t, c, 3000)
-	require.Equal(t, r.held, 1000)
+	require.Equal(t, 1000, r.held)
 	r.Free(nil)
 	r.close()
 	require.Equal(t, 4000+100, mem.CurrentAlloc(), "what is under way")
