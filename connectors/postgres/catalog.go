@@ -33,6 +33,7 @@ type relation struct {
 	owner     string
 	partition bool // of another table
 	unlogged  bool
+	inherited bool // other tables inherit from it: its keys say nothing about their rows
 	heap      bool // rows of it, and of all that belong to it, have a ctid in a heap
 
 	columns []attribute // live ones, in the order of the table
@@ -168,7 +169,8 @@ WITH RECURSIVE tree(root, oid) AS (
 SELECT tree.root,
 	coalesce(sum(greatest(c.relpages, 0)) FILTER (WHERE c.relkind <> 'p'), 0)::int8,
 	coalesce(sum(greatest(c.reltuples, 0)::float8) FILTER (WHERE c.relkind <> 'p'), 0)::int8,
-	bool_and(CASE c.relkind WHEN 'p' THEN true WHEN 'r' THEN m.amname = 'heap' WHEN 'm' THEN m.amname = 'heap' ELSE false END)
+	bool_and(CASE c.relkind WHEN 'p' THEN true WHEN 'r' THEN m.amname = 'heap' WHEN 'm' THEN m.amname = 'heap' ELSE false END),
+	count(*) > 1 AND bool_or(c.oid = tree.root AND c.relkind = 'r')
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
 GROUP BY tree.root`
 
@@ -183,10 +185,10 @@ func readTrees(ctx context.Context, conn *pgx.Conn, byOID map[uint32]*relation) 
 	}
 	var oid uint32
 	var pages, count int64
-	var heap bool
-	_, err = pgx.ForEachRow(rows, []any{&oid, &pages, &count, &heap}, func() error {
+	var heap, inherited bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &pages, &count, &heap, &inherited}, func() error {
 		r := byOID[oid]
-		r.pages, r.rows, r.heap = pages, count, heap
+		r.pages, r.rows, r.heap, r.inherited = pages, count, heap, inherited
 		return nil
 	})
 	return err

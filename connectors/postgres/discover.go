@@ -198,10 +198,13 @@ func (s *Source) wantsText(r *relation, c attribute) bool {
 	return false
 }
 
-// key returns the primary key, if all of it is read.
+// key returns the primary key, if all of it is read and it holds for all rows.
 func (d *described) key() []string {
 	if len(d.spec.Key) > 0 {
 		return d.spec.Key
+	}
+	if d.rel.inherited {
+		return nil
 	}
 	for _, k := range d.rel.key {
 		if !slices.ContainsFunc(d.columns, func(c attribute) bool { return c.Name == k }) {

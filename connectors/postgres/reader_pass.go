@@ -225,6 +225,9 @@ func (p *pass) integers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if ends[0] == nil && !r.request.From.At.IsZero() { // the first piece is read, and with it the NULLs
+		return p.barrier(ctx, messages.BarrierEnd, endCursor)
+	}
 	if ends[0] == nil { // nothing but NULLs
 		q := r.split.stream()
 		q.Range = k.query()
@@ -367,6 +370,11 @@ func (p *pass) emit(ctx context.Context, rec arrow.RecordBatch) error {
 }
 
 func (p *pass) barrier(ctx context.Context, kind messages.BarrierKind, at messages.Cursor) error {
+	if kind == messages.BarrierEnd {
+		if err := p.steady(ctx); err != nil {
+			return err
+		}
+	}
 	p.emitted = p.out.Barrier(ctx, kind, messages.Position{At: at})
 	return p.emitted
 }

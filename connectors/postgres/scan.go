@@ -25,6 +25,7 @@ type readSplit struct {
 	Columns  []splitColumn `json:"columns"` // of the stream, then those that only order it
 	Visible  int           `json:"visible"` // how many of them are the stream's
 	Filter   string        `json:"filter,omitempty"`
+	Files    string        `json:"files,omitempty"`  // of the relation and its partitions, see filesOf
 	Blocks   *blockRange   `json:"blocks,omitempty"` // of a heap that is read by ranges of blocks
 	Range    *keyRange     `json:"range,omitempty"`  // of partition_key
 	Follow   *follow       `json:"follow,omitempty"` // of an incremental stream
@@ -64,7 +65,7 @@ func (s *readSplit) arrow() *arrow.Schema {
 
 // same reports whether positions of a load with split s mean something to one with t.
 func (s *readSplit) same(t *readSplit) bool {
-	if s.Relation != t.Relation || s.Filter != t.Filter || (s.Blocks == nil) != (t.Blocks == nil) ||
+	if s.Relation != t.Relation || rewritten(s.Files, t.Files) || s.Filter != t.Filter || (s.Blocks == nil) != (t.Blocks == nil) ||
 		(s.Range == nil) != (t.Range == nil) || s.Range != nil && s.Range.Column != t.Range.Column || s.Follow != nil || t.Follow != nil {
 		return false
 	}
@@ -159,7 +160,8 @@ type scanPlanner struct {
 	request connectors.ScanRequest
 	facts   serverFacts
 	streams []*described
-	bounds  []bound // of the incremental streams, by stream
+	bounds  []bound           // of the incremental streams, by stream
+	heaps   map[uint32]string // files of relations, see filesOf
 	token   string
 	plan    connectors.Plan
 }
@@ -189,6 +191,12 @@ func (p *scanPlanner) run(ctx context.Context, application string) error {
 		return err
 	}
 	p.token = snapshot + " " + application
+	if err := p.unaltered(ctx); err != nil {
+		return err
+	}
+	if err := p.files(ctx); err != nil {
+		return err
+	}
 	sizes, err := p.sizes(ctx)
 	if err != nil {
 		return err
@@ -217,13 +225,14 @@ func (p *scanPlanner) export(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var names []string
-	materialised := map[uint32]qname{}
+	pinned := map[uint32]qname{}
 	for _, d := range p.streams {
-		switch d.rel.kind {
-		case kindTable, kindPartitioned, kindView:
+		switch {
+		case d.rel.kind == kindForeign:
+		case d.rel.kind == kindMaterialised, !d.rel.readable: // LOCK wants the right to select all columns
+			pinned[d.rel.oid] = d.rel.qname()
+		default:
 			names = append(names, query.Qualified(d.rel.schema, d.rel.name))
-		case kindMaterialised:
-			materialised[d.rel.oid] = d.rel.qname()
 		}
 	}
 	if len(names) > 0 {
@@ -236,7 +245,7 @@ func (p *scanPlanner) export(ctx context.Context) (string, error) {
 	if err := p.conn.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&snapshot); err != nil {
 		return "", err
 	}
-	for oid, n := range materialised {
+	for oid, n := range pinned {
 		if err := p.pin(ctx, oid, n); err != nil {
 			return "", err
 		}
@@ -244,17 +253,17 @@ func (p *scanPlanner) export(ctx context.Context) (string, error) {
 	return snapshot, nil
 }
 
-// pin locks a materialised view, which LOCK does not take, and requires that it was not
-// refreshed since the snapshot.
+// pin locks what LOCK does not take, and requires that it was not rewritten since the
+// snapshot.
 func (p *scanPlanner) pin(ctx context.Context, oid uint32, n qname) error {
 	if _, err := p.conn.Exec(ctx, "SELECT FROM "+query.Qualified(n.schema, n.name)+" LIMIT 0"); err != nil {
 		return err
 	}
 	var same bool
-	err := p.conn.QueryRow(ctx, "SELECT relfilenode = pg_relation_filenode(oid) FROM pg_catalog.pg_class WHERE oid = $1", oid).Scan(&same)
+	err := p.conn.QueryRow(ctx, "SELECT relfilenode = coalesce(pg_relation_filenode(oid), 0) FROM pg_catalog.pg_class WHERE oid = $1", oid).Scan(&same)
 	if err == nil && !same {
 		err = streamError("take the snapshot", connectors.KindTransient, messages.CodeSourceChanged, p.source.streamID(n),
-			errors.New("the materialised view was refreshed at the same time"))
+			errors.New("it was refreshed or rewritten at the same time"))
 	}
 	return err
 }
@@ -314,6 +323,11 @@ func (p *scanPlanner) resume(l connectors.Load, known connectors.LoadStatus) (co
 		}
 		if !was.same(&fresh) {
 			return connectors.ContinueLost, l.Parts, nil
+		}
+		was.Files = fresh.Files // of this scan
+		var err error
+		if part.Split, err = json.Marshal(was); err != nil {
+			return "", nil, err
 		}
 		old = append(old, part)
 	}

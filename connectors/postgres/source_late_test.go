@@ -148,21 +148,7 @@ func TestWritersThatRemain(t *testing.T) {
 	require.Empty(t, remaining([]openWriter{a, b}, nil))
 }
 
-func TestPGZAlterDuringScan(t *testing.T) {
-	o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1,3) i", nil)
-	late := o.session()
-	exec(t, late, "BEGIN; ALTER TABLE t ALTER n TYPE float4 USING n::float4")
-	plan, err := o.scanning(func(ended <-chan struct{}) {
-		time.Sleep(500 * time.Millisecond)
-		exec(t, late, "COMMIT")
-	}, full("t"))
-	if err == nil {
-		require.Equal(t, []string{"1|1", "2|2", "3|3"}, o.all(plan)["t"])
-	} else {
-		t.Log(err)
-	}
-}
-
+// TestPGSourceNullsAreNotAskedForAnyMore: the position among them is none of the cursor.
 func TestPGSourceNullsAreNotAskedForAnyMore(t *testing.T) {
 	o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, c int); INSERT INTO t SELECT i, CASE WHEN i % 2 = 0 THEN i END FROM generate_series(1, 10) i", nil)
 	o.limits.BatchRows = 1
@@ -183,66 +169,17 @@ func TestPGSourceNullsAreNotAskedForAnyMore(t *testing.T) {
 	require.Equal(t, []string{"2|2", "4|4", "6|6", "8|8", "10|10"}, o.once(spec)["t"])
 }
 
-func TestPGZColumnGrants(t *testing.T) {
-	o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, c int); INSERT INTO t VALUES (1, 2); DROP ROLE IF EXISTS colonly; CREATE ROLE colonly LOGIN; GRANT SELECT (id) ON t TO colonly", func(c *SourceConfig) {})
-	src := newSource(t, o.server, o.db, func(c *SourceConfig) { c.Connection.User = "colonly" })
-	o.source = src
-	spec := full("t")
-	spec.Columns = []string{"id"}
-	require.Equal(t, []string{"1"}, o.once(spec)["t"])
-}
-
-func TestPGZInheritance(t *testing.T) {
-	o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE c () INHERITS (t); INSERT INTO t SELECT i, 1 FROM generate_series(1,5) i; INSERT INTO c SELECT i, 2 FROM generate_series(1,5) i", nil)
-	o.limits.BatchRows = 1
-	part := o.scan(following("t", "id")).Loads[0].Parts[0]
-	whole, err := o.read(part, 1, nil)
-	require.NoError(t, err)
-	require.Len(t, whole.rows, 10)
-	o.resumeEverywhere(part, whole.rows, 1)
-}
-
-func TestPGZVacuumFull(t *testing.T) {
-	o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, pad text); INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 40) i; DELETE FROM t WHERE id <= 20", nil)
-	plan := o.scan(full("t"))
-	stop := errors.New("stop")
-	got, err := o.read(plan.Loads[0].Parts[0], 1, func(it messages.Item, r *reading, _ *conntest.Emitter) error {
-		if len(r.barriers) == 4 {
-			return stop
-		}
-		return nil
-	})
-	require.ErrorIs(t, err, stop)
-	o.at["t"] = got.barriers[3].Position
-	o.remember(plan)
-	o.exec("VACUUM FULL t")
-	plan = o.scan(full("t"))
-	t.Log(plan.Loads[0].Continuity, len(got.rows), len(o.all(plan)["t"]))
-}
-
-func TestPGZAttach(t *testing.T) {
-	o := newOrigin(t, `CREATE TABLE t (id int, pad text) PARTITION BY LIST (id); CREATE TABLE a PARTITION OF t FOR VALUES IN (1); CREATE TABLE b (id int, pad text);
-		INSERT INTO a SELECT 1, repeat('x', 1000) FROM generate_series(1, 40) i; INSERT INTO b SELECT 2, repeat('x', 1000) FROM generate_series(1, 40) i`, nil)
-	plan := o.scan(full("t"))
-	done := false
-	got, err := o.read(plan.Loads[0].Parts[0], 1, func(it messages.Item, r *reading, _ *conntest.Emitter) error {
-		if !done && len(r.rows) > 10 {
-			done = true
-			o.exec("ALTER TABLE t ATTACH PARTITION b FOR VALUES IN (2)")
-		}
-		return nil
-	})
-	t.Log(len(got.rows), err)
-}
-
-func TestPGZScanLostTruncate(t *testing.T) {
-	o := newOrigin(t, `CREATE TABLE a (id int); CREATE TABLE b (id int); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)`, nil)
-	plan := o.scan(full("a"), full("b"))
-	_, err := o.read(plan.Loads[0].Parts[0], 0, nil)
-	require.NoError(t, err)
-	o.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'rb:%' AND query LIKE '%pg_class%' AND datname = current_database()")
-	t.Log(o.server.Query(t, o.db, "SELECT pid, application_name, state, query FROM pg_stat_activity WHERE datname = current_database()"))
-	o.exec("BEGIN; TRUNCATE b; INSERT INTO b VALUES (2); COMMIT")
-	got, err := o.read(plan.Loads[1].Parts[0], 0, nil)
-	t.Log(got.rows, err)
+// TestPGSourceStrictIsRefusedOnAStandby: writers hold their locks at the primary.
+func TestPGSourceStrictIsRefusedOnAStandby(t *testing.T) {
+	s := pgtest.Start(t, "fsync=off")
+	o := originOn(t, s, "postgres", "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)", nil)
+	s.Stop(t)
+	s.File(t, "standby.signal", "")
+	s.Restart(t)
+	spec := following("t", "id")
+	require.Equal(t, []string{"1"}, o.all(o.scan(spec))["t"])
+	spec.CursorMode = cursorStrict
+	_, err := o.tryScan(spec)
+	e := typed(t, err, connectors.KindConfig, messages.CodeDocValue)
+	require.Contains(t, e.Error(), "hot standby")
 }
