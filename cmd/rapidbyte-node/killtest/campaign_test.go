@@ -226,6 +226,7 @@ func (c *campaign) torment(n int) {
 		if a.moving {
 			c.sights.moving++
 			if c.scenario.server && c.random.IntN(3) == 0 {
+				require.NoError(c.t, c.ends.haunt(c.t.Context(), a.epoch, c.scenario))
 				continue // the next run meets at once what this one has left at the server
 			}
 		}

@@ -16,8 +16,8 @@
 //
 // Campaigns between two databases of one PostgreSQL server, which the tests start,
 // are held for each write mode, full refreshes and incremental ones.
-// Now and then a killed run is followed by the next at once, which meets the sessions
-// that the server has not ended yet.
+// Now and then a killed run is followed by the next at once, beside sessions with locks
+// that stand for those of the killed run whose connections are cut on their way.
 //
 // # What is checked
 //

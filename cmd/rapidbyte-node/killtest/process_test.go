@@ -73,30 +73,31 @@ func someKill(random *rand.Rand) kill {
 // whole run has.
 func someKillBetweenServers(random *rand.Rand, events int) kill {
 	switch p := random.IntN(100); {
-	case p < 2:
+	case p < 1:
 		return kill{delay: micros(random, 60_000)}
-	case p < 8:
+	case p < 5:
 		return recovering(random)
-	case p < 16: // the last load is complete: a replace becomes visible
+	case p < 13: // the last load is complete: a replace becomes visible
 		return kill{kind: lastTask, n: 1, delay: micros(random, 12_000)}
-	case p < 18:
+	case p < 14:
 		return kill{kind: messages.EventStreamFinished, n: 1 + random.IntN(3), delay: micros(random, 5000)}
-	case p < 19:
+	case p < 15:
 		return kill{kind: messages.EventRunEnded, n: 1}
 	}
-	return kill{n: 5 + random.IntN(max(events*3/4-5, 5)), delay: micros(random, 8000)}
+	return kill{n: 5 + random.IntN(max(events*2/3-5, 5)), delay: micros(random, 8000)}
 }
 
 // attempt is how one process went.
 type attempt struct {
-	killed  bool   // by us; otherwise it ended by itself
-	code    int    // exit code of one that ended by itself
-	midRun  bool   // killed between run_started and run_ended
-	moving  bool   // killed while a task ran
-	commits int    // checkpoint events
-	events  int    // of any kind
-	written int64  // rows of the stream that wrote the most
-	log     string // file with its standard error
+	killed  bool           // by us; otherwise it ended by itself
+	code    int            // exit code of one that ended by itself
+	midRun  bool           // killed between run_started and run_ended
+	moving  bool           // killed while a task ran
+	commits int            // checkpoint events
+	events  int            // of any kind
+	written int64          // rows of the stream that wrote the most
+	epoch   messages.Epoch // 0: no task was started
+	log     string         // file with its standard error
 }
 
 // hangs is when a process is declared stuck: a run takes a second.
@@ -146,7 +147,7 @@ func execute(binary, dir string, number int, plan *kill, seen func(messages.Even
 			break // a line that the kill has cut off
 		}
 		_, _ = fmt.Fprintln(events, lines.Text())
-		a.written = max(a.written, e.RowsWritten)
+		a.written, a.epoch = max(a.written, e.RowsWritten), max(a.epoch, e.Token.Epoch)
 		if seen != nil {
 			wrong = errors.Join(wrong, seen(e))
 		}
