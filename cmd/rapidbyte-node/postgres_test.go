@@ -1,13 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors/postgres/pgtest"
@@ -192,4 +198,58 @@ destination:
 	require.Equal(t, "50", w.one(t, "dw", "SELECT count(*) FROM customers"))
 	require.Contains(t, w.run(t, 0, "dlq", "list", "p.yaml").stdout, "no dead letters")
 	require.Contains(t, w.run(t, 0, "dlq", "purge", "p.yaml", "--yes").stdout, "0 dead letters removed")
+}
+
+// A database of a thousand tables is copied with few connections: they are looked at all
+// the while.
+func TestPGAThousandTables(t *testing.T) {
+	const tables, connectionsMax = 1000, 10
+	w := newWorld(t)
+	w.server.Exec(t, "postgres", "CREATE DATABASE many")
+	w.server.Exec(t, "postgres", "CREATE DATABASE copied")
+	for block := range 10 { // a transaction may hold only so many locks
+		w.server.Exec(t, "many", fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP
+			EXECUTE format('CREATE TABLE t%%s AS SELECT g AS id, md5(g::text) AS v FROM generate_series(1, 10) g', i);
+			EXECUTE format('ALTER TABLE t%%s ADD PRIMARY KEY (id)', i); END LOOP; END $$`, block*100, block*100+99))
+	}
+	var most atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	looking.Go(func() { most.Store(mostConnections(ctx, t, w.server.URL("postgres"))) })
+	w.run(t, 0, "copy", "--from", w.server.URL("many"), "--to", w.server.URL("copied"), "--output", "json")
+	cancel()
+	looking.Wait()
+	require.Positive(t, most.Load())
+	require.LessOrEqual(t, most.Load(), int64(connectionsMax), "connections at a time, both ends together")
+	const sum = `SELECT count(*), sum(hashtextextended(x::text, 0)::numeric) FROM (SELECT c.relname, (xpath('/row/c/text()',
+		query_to_xml(format('SELECT sum(hashtextextended(t::text, 0)::numeric) AS c FROM %I t', c.relname), false, true, '')))[1]::text AS h
+		FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r') AS x`
+	source := w.server.Query(t, "many", sum)
+	require.Equal(t, strconv.Itoa(tables), source[0][0])
+	require.Equal(t, source, w.server.Query(t, "copied", sum))
+}
+
+// mostConnections returns the most connections of ours that were seen at a time.
+func mostConnections(ctx context.Context, t *testing.T, url string) int64 {
+	conn, err := pgx.Connect(context.WithoutCancel(ctx), url)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var most int64
+	for tick := time.NewTicker(2 * time.Millisecond); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return most
+		case <-tick.C:
+		}
+		var n int64
+		if err := conn.QueryRow(context.WithoutCancel(ctx), "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rb:%'").Scan(&n); err != nil {
+			t.Error(err)
+			return -1
+		}
+		most = max(most, n)
+	}
 }

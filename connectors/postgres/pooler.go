@@ -31,7 +31,7 @@ func (p *pooler) check(ctx context.Context, conn *pgx.Conn, other func(context.C
 		return nil
 	}
 	var pid uint32
-	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
 		return fmt.Errorf("look for a pooler: %w", err)
 	}
 	if pid != conn.PgConn().PID() {
@@ -46,7 +46,7 @@ func (p *pooler) check(ctx context.Context, conn *pgx.Conn, other func(context.C
 func compare(ctx context.Context, conn *pgx.Conn, other func(context.Context) (*pgx.Conn, error)) error {
 	mark := uuid.NewString()
 	var seen string
-	if err := conn.QueryRow(ctx, "SELECT set_config('rapidbyte.session', $1, false)", mark).Scan(&seen); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT set_config('rapidbyte.session', $1, false)", pgx.QueryExecModeExec, mark).Scan(&seen); err != nil {
 		return fmt.Errorf("look for a pooler: %w", err)
 	}
 	second, err := other(ctx)
@@ -54,9 +54,9 @@ func compare(ctx context.Context, conn *pgx.Conn, other func(context.Context) (*
 		return err
 	}
 	const read = "SELECT coalesce(current_setting('rapidbyte.session', true), '')"
-	theirs := second.QueryRow(ctx, read).Scan(&seen)
+	theirs := second.QueryRow(ctx, read, pgx.QueryExecModeExec).Scan(&seen)
 	shared := seen == mark
-	ours := conn.QueryRow(ctx, read).Scan(&seen)
+	ours := conn.QueryRow(ctx, read, pgx.QueryExecModeExec).Scan(&seen)
 	if err := errors.Join(theirs, ours, second.Close(ctx)); err != nil {
 		return fmt.Errorf("look for a pooler: %w", err)
 	}

@@ -61,6 +61,9 @@ func (doc *Document) Names(name string, id messages.StreamID) bool {
 	return doc.canonical(name) == doc.canonical(string(id))
 }
 
+// Canonical is the same text for all names of one table.
+func (doc *Document) Canonical(id messages.StreamID) string { return doc.canonical(string(id)) }
+
 // selects reports whether the pattern of a stream stands for name.
 func (doc *Document) selects(pattern, name string) bool {
 	if !doc.Source.connector.Schemas {

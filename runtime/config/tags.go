@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"rapidbyte.io/node/connectors"
 )
@@ -45,14 +46,27 @@ func (r rules) item() rules {
 // fieldsOf reads the tags of a struct type: `yaml:"key"` (",inline" spreads a
 // struct), `jsonschema:".."` in the syntax of invopop/jsonschema,
 // `jsonschema_description:".."`, and `expect:".."` for problems.
+// The result is shared: nobody changes it.
 func fieldsOf(t reflect.Type) []field {
+	if known, ok := fieldsKnown.Load(t); ok {
+		return known.([]field) //nolint:forcetypeassert // stored below
+	}
+	out := readFields(t)
+	fieldsKnown.Store(t, out)
+	return out
+}
+
+// fieldsKnown holds what fieldsOf has read, by type: types are few, questions many.
+var fieldsKnown sync.Map
+
+func readFields(t reflect.Type) []field {
 	var out []field
 	for i := range t.NumField() {
 		f := t.Field(i)
 		key, opts, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if opts == "inline" {
 			for _, inner := range fieldsOf(f.Type) {
-				inner.index = append([]int{i}, inner.index...)
+				inner.index = append([]int{i}, inner.index...) // a copy
 				out = append(out, inner)
 			}
 			continue

@@ -36,10 +36,14 @@ func Survey(ctx context.Context, doc *config.Document) ([]connectors.Discovered,
 	if err != nil {
 		return nil, err
 	}
+	places := make(map[string]int, len(found))
+	for i, d := range found {
+		places[doc.Canonical(d.Stream)] = i
+	}
 	out := make([]connectors.Discovered, 0, len(names))
 	for _, name := range names {
-		i := slices.IndexFunc(found, func(d connectors.Discovered) bool { return doc.Names(string(name), d.Stream) })
-		if i < 0 {
+		i, ok := places[doc.Canonical(name)]
+		if !ok {
 			// Not listed, because it cannot be read, or is not there: the source knows.
 			one, err := src.Discover(ctx, []connectors.StreamSpec{{Stream: name}})
 			if err != nil {
@@ -79,12 +83,16 @@ func Strangers(ctx context.Context, doc, existing *config.Document, store states
 	if err != nil {
 		return nil, connectors.FailureOf(err, messages.Place{Pipeline: doc.Pipeline, Stage: connectors.StageDestination})
 	}
+	there := make(map[string]bool, len(found))
+	for _, d := range found {
+		there[existing.Canonical(d.Stream)] = true
+	}
 	var out []string
 	for _, s := range doc.Source.Streams {
 		loaded := slices.ContainsFunc(state.Finished, func(l messages.LoadID) bool { return l.Name == s.Name }) ||
 			slices.ContainsFunc(state.Receipts, func(r messages.Receipt) bool { return r.Load == s.Name })
 		target := doc.Target(messages.StreamID(s.Name))
-		if !loaded && slices.ContainsFunc(found, func(d connectors.Discovered) bool { return existing.Names(target, d.Stream) }) {
+		if !loaded && there[existing.Canonical(messages.StreamID(target))] {
 			out = append(out, target)
 		}
 	}
