@@ -285,3 +285,38 @@ func TestPGServerThatDiesIsTransient(t *testing.T) {
 		}
 	}
 }
+
+// A login that takes another role on by default finds and ends its own sessions.
+func TestPGTakeOverByALoginWithAnotherRole(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	login, owner := "login_"+r.db, "owner_"+r.db
+	r.sql("CREATE ROLE " + owner + "; CREATE ROLE " + login + " LOGIN IN ROLE " + owner + "; ALTER ROLE " + login + " SET role = " + owner +
+		"; GRANT CREATE ON DATABASE " + r.db + " TO " + owner + "; GRANT CREATE, USAGE ON SCHEMA public TO " + owner)
+	t.Cleanup(func() { r.sql("DROP OWNED BY " + owner + ", " + login + "; DROP ROLE " + owner + ", " + login) })
+	r.dest = newDestination(t, r.server, r.db, connectors.WritePolicy{NewColumn: connectors.ColumnAdd}, func(c *DestinationConfig) { c.User = login })
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	r.write(w, orders, []any{1, "a"})
+	z := w.(*Writer)
+	require.NoError(t, z.sinks[0].finish(t.Context()))
+	require.NoError(t, z.writeReceipt(t.Context(), z.next(barrierAt(messages.BarrierPeriodic, 1, 1))), "the row of the owner is locked now")
+	zombie := r.s
+	r.s = nil
+	r.next()
+	require.Equal(t, [][]string{{"0"}}, r.server.Query(t, r.db, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'rb:%:e:1'"))
+	require.Equal(t, [][]string{{owner}}, r.server.Query(t, r.db, "SELECT tableowner FROM pg_tables WHERE tablename = 'orders'"))
+	require.NoError(t, w.Close(t.Context()))
+	require.NoError(t, zombie.Close(t.Context()))
+	require.NoError(t, r.s.Close(t.Context()))
+}
+
+func TestPGWriterThatHasFailedCommitsNothing(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	r.sql("CREATE TABLE orders (id bigint, name varchar(3))")
+	w := r.writer(connectors.ModeAppend, orders, 1)
+	require.Error(t, w.Write(t.Context(), r.batch(orders, []any{1, "a"}, []any{2, "too long"}, []any{3, "c"})))
+	requireError(t, w.Write(t.Context(), r.batch(orders, []any{4, "d"})), connectors.KindInternal, messages.CodeInternal, "has failed before")
+	_, err := w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 3, 3))
+	requireError(t, err, connectors.KindInternal, messages.CodeInternal, "has failed before", "too long")
+	require.NoError(t, w.Close(t.Context()))
+	require.Empty(t, r.rows("orders"))
+}

@@ -19,15 +19,21 @@ const lockNotAvailable = "55P03"
 // lockTimeout is how long a statement waits for a lock.
 func (c Connection) lockTimeout() time.Duration { return cmp.Or(c.LockTimeout, defaultLockTimeout) }
 
-// endOlder ends this role's sessions of lower epochs of a pipeline in this database and
+// endOlder ends sessions of this login of lower epochs of a pipeline in this database and
 // waits until they are gone. Nothing milder frees the locks of a client that is frozen.
 func endOlder(ctx context.Context, conn *pgx.Conn, p messages.PipelineID, e messages.Epoch) error {
-	const older = `FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+	const older = `FROM pg_stat_activity WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid()
 		AND application_name ~ ('^' || $1 || '[0-9]{1,18}$') AND substr(application_name, length($1) + 1)::bigint < $2`
 	prefix := strings.TrimSuffix(applicationName(p, 1), "1")
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		var n int
-		if err := conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) "+older, prefix, int64(e)).Scan(&n); err != nil { //nolint:gosec // checked by Open
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE"); err != nil { // the login may end its sessions, the role that it takes on may not
+				return err
+			}
+			return tx.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) "+older, prefix, int64(e)).Scan(&n) //nolint:gosec // checked by Open
+		})
+		if err != nil {
 			return err
 		}
 		if n == 0 {

@@ -90,7 +90,12 @@ func (s *Session) using(ctx context.Context, l *lane, do func(*pgx.Conn) error) 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { l.turn <- struct{}{} }()
+	defer func() {
+		if l.conn != nil && s.isClosed() { // Close may not have waited
+			closeConn(l.conn)
+		}
+		l.turn <- struct{}{}
+	}()
 	if s.isClosed() {
 		return destError("use the session", connectors.KindInternal, messages.CodeInternal, errors.New("the session is closed"))
 	}

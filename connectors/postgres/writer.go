@@ -31,6 +31,7 @@ type Writer struct {
 	sinks []*sink
 	rows  messages.Counts // since the last commit
 	temp  bool            // temporary tables were made
+	hole  error           // of a call that has failed
 
 	state  sync.Mutex
 	closed bool
@@ -170,10 +171,14 @@ func (w *Writer) Write(ctx context.Context, d messages.Data) error {
 	return nil
 }
 
-// guard runs do as part of a method. A writer that has failed is of no further use.
+// guard runs do as part of a method. A writer that has failed is of no further use: it
+// would commit over a hole.
 func (w *Writer) guard(ctx context.Context, op string, do func() error) error {
 	if err := w.begin(op); err != nil {
 		return err
+	}
+	if w.hole != nil {
+		return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the writer has failed before: %w", w.hole))
 	}
 	watch := w.session.watch(w.conn.PID())
 	err := do()
@@ -181,7 +186,8 @@ func (w *Writer) guard(ctx context.Context, op string, do func() error) error {
 	if stateOf(err) == lockNotAvailable {
 		err = blockedError(ctx, op, held, err)
 	}
-	return w.failed(ctx, op, err)
+	w.hole = w.failed(ctx, op, err)
+	return w.hole
 }
 
 // transact begins the transaction of the next commit. Constraints that are deferred
