@@ -224,3 +224,31 @@ func TestPGRowsThatAreStagedAgainAreCountedOnce(t *testing.T) {
 		require.Equal(t, [][]string{{"2496"}}, r.server.Query(t, r.db, "SELECT count(*) FROM orders"))
 	})
 }
+
+// The temporary table has one column more than are written.
+func TestPGUpsertOfAsManyColumnsAsThereCanBe(t *testing.T) {
+	for _, method := range []LoadMethod{LoadCopy, LoadInsert} {
+		r := newRig(t, connectors.WritePolicy{OnDataError: connectors.DataDLQ}, func(c *DestinationConfig) { c.LoadMethod = method })
+		sp := connectors.StreamPlan{Stream: "wide", Target: "wide", Key: []string{"c0"}}
+		wide := func(n int) *arrow.Schema {
+			var all []arrow.Field
+			for i := range n {
+				all = append(all, arrow.Field{Name: fmt.Sprint("c", i), Type: arrow.PrimitiveTypes.Int32})
+			}
+			return fields(all...)
+		}
+		sp.Schema = wide(columnsMax)
+		r.next()
+		requireError(t, r.s.Begin(t.Context(), loadOf(connectors.ModeUpsert, 1, sp, "wide")), connectors.KindSchema, messages.CodeSchemaColumn, "an upsert can have 1599")
+		sp.Schema = wide(columnsMax - 1)
+		var rows [][]any
+		for i := range 45 { // 40 rows have as many parameters as a statement can have
+			rows = append(rows, slices.Repeat([]any{i}, columnsMax-1))
+		}
+		w := r.writer(connectors.ModeUpsert, sp, 1)
+		r.write(w, sp, rows...)
+		require.EqualValues(t, 45, r.commit(w, messages.BarrierEnd, 45, 45).Rows.Applied)
+		require.NoError(t, w.Close(t.Context()))
+		require.Len(t, r.server.Query(t, r.db, "SELECT c0 FROM wide"), 45)
+	}
+}

@@ -247,8 +247,12 @@ func (g goal) slots(t *relation) ([]slot, []*connectors.Error) {
 		add(slot{name: connectors.ColumnRun, field: -1, meta: connectors.ColumnRun, want: builtinType("text", "text"), null: true})
 		add(slot{name: connectors.ColumnLoadedAt, field: -1, meta: connectors.ColumnLoadedAt, want: builtinType("timestamptz", "timestamp with time zone"), null: true})
 	}
-	if len(out) > columnsMax {
-		bad = append(bad, g.fail(connectors.KindSchema, messages.CodeSchemaColumn, "", fmt.Errorf("%d columns are written, a table can have %d", len(out), columnsMax)))
+	most, where := columnsMax, "a table can have"
+	if g.mode == connectors.ModeUpsert { // rows are numbered on their way
+		most, where = columnsMax-1, "an upsert can have"
+	}
+	if len(out) > most {
+		bad = append(bad, g.fail(connectors.KindSchema, messages.CodeSchemaColumn, "", fmt.Errorf("%d columns are written, %s %d", len(out), where, most)))
 	}
 	return out, bad
 }
