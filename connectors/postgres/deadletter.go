@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sort"
 	"strings"
 	"sync"
 
@@ -207,7 +206,7 @@ func (k *sink) deadRow(rec arrow.RecordBatch, i, at int64, cause error) rejected
 // deadStaged describes the row of the temporary table that a condition selects.
 func (k *sink) deadStaged(ctx context.Context, where string, staged int64, cause error) (rejected, error) {
 	r := k.describe(cause)
-	i := sort.Search(len(k.runs), func(i int) bool { return k.runs[i].staged > staged }) - 1
+	i := k.runOf(staged)
 	if i < 0 {
 		return r, fmt.Errorf("staged row %d belongs to no batch", staged)
 	}

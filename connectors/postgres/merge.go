@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -62,22 +63,45 @@ func (k *sink) rangeOf(ctx context.Context, from, to int64) (string, error) {
 	if from == 0 && to == k.staged {
 		return "", nil
 	}
-	at := func(n int64) (string, error) {
-		results, err := k.w.conn.Exec(ctx, fmt.Sprintf("SELECT n FROM %s ORDER BY n OFFSET %d LIMIT 1", k.into(), n))
-		if err != nil {
-			return "", err
-		}
-		if len(results) != 1 || len(results[0].Rows) != 1 {
-			return "", fmt.Errorf("the temporary table has no row %d", n)
-		}
-		return string(results[0].Rows[0][0]), nil
-	}
-	first, err := at(from)
-	if err != nil {
+	if err := k.number(ctx); err != nil {
 		return "", err
 	}
-	last, err := at(to - 1)
-	return " WHERE n >= " + first + " AND n <= " + last, err
+	at := func(staged int64) int64 {
+		r := k.runs[k.runOf(staged)]
+		return r.number + staged - r.staged
+	}
+	return fmt.Sprintf(" WHERE n >= %d AND n <= %d", at(from), at(to-1)), nil
+}
+
+// number reads the number of the first row of each run: those of the others follow it.
+// There are gaps between runs, of rows that were taken back.
+func (k *sink) number(ctx context.Context) error {
+	if k.runs[0].number > 0 {
+		return nil
+	}
+	places := make([]string, len(k.runs))
+	for i, r := range k.runs {
+		places[i] = strconv.FormatInt(r.staged, 10)
+	}
+	results, err := k.w.conn.Exec(ctx, fmt.Sprintf("SELECT n FROM (SELECT n, row_number() OVER (ORDER BY n) - 1 AS place FROM %s) AS s WHERE place = ANY ('{%s}') ORDER BY n",
+		k.into(), strings.Join(places, ",")))
+	if err != nil {
+		return err
+	}
+	if len(results[0].Rows) != len(k.runs) {
+		return fmt.Errorf("the temporary table has %d of %d runs", len(results[0].Rows), len(k.runs))
+	}
+	for i, row := range results[0].Rows {
+		if k.runs[i].number, err = strconv.ParseInt(string(row[0]), 10, 64); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runOf finds the run of a staged row.
+func (k *sink) runOf(staged int64) int {
+	return sort.Search(len(k.runs), func(i int) bool { return k.runs[i].staged > staged }) - 1
 }
 
 // takeRange runs the statement for the rows of a condition.

@@ -48,6 +48,7 @@ const (
 type run struct {
 	staged int64 // how many rows of the temporary table are before the first
 	row    int64 // since the last commit, from 0
+	number int64 // of the first in the temporary table, from 1; 0: not read yet
 }
 
 func newSink(w *Writer, g goal, lay *layout) (*sink, error) {
