@@ -130,8 +130,8 @@ func TestPGUpsertByAKeyOfALaxCollation(t *testing.T) {
 	forUpserts(t, connectors.WritePolicy{}, func(t *testing.T, r *rig) {
 		r.sql(`CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 			CREATE TABLE people (name text COLLATE ci PRIMARY KEY, n bigint); INSERT INTO people VALUES ('Ann', 1)`)
-		sp := connectors.StreamPlan{Stream: "people", Target: "people", Key: []string{"name"},
-			Schema: fields(arrow.Field{Name: "name", Type: arrow.BinaryTypes.String}, arrow.Field{Name: "n", Type: arrow.PrimitiveTypes.Int64})}
+		schema := fields(arrow.Field{Name: "name", Type: arrow.BinaryTypes.String}, arrow.Field{Name: "n", Type: arrow.PrimitiveTypes.Int64})
+		sp := connectors.StreamPlan{Stream: "people", Target: "people", Key: []string{"name"}, Schema: schema}
 		w := r.writer(connectors.ModeUpsert, sp, 1)
 		r.write(w, sp, []any{"ann", 2}, []any{"bob", 3}, []any{"ANN", 4}, []any{"BOB", 5})
 		r.commit(w, messages.BarrierEnd, 4, 4)
