@@ -374,6 +374,13 @@ func (a *Actor) end(c actor.Context) {
 		e.State, e.Again = messages.RunCompleted, a.more
 		if f := a.leftOpen(); f != nil {
 			e.State, e.Failure, e.Again = messages.RunFailed, f, false
+			break
+		}
+		for i, r := range e.Streams {
+			if r.State == messages.RunDrained { // it has read all there is, and goes on with the next run
+				e.Streams[i].State, e.Streams[i].Open = messages.RunCompleted, true
+				a.finished(r)
+			}
 		}
 	}
 	c.Send(c.Parent(), e)

@@ -280,11 +280,15 @@ func (a *Actor) onLoadDone(id messages.LoadID) {
 		return
 	}
 	l.state = loadDone
-	r := a.progress.result(l)
-	a.observe(messages.Event{
-		Kind: messages.EventStreamFinished, Stream: l.stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Rejected: r.RowsRejected, Bytes: r.Bytes,
-	})
+	a.finished(a.progress.result(l))
 	a.settle()
+}
+
+// finished says that a stream has come to its end, for this run.
+func (a *Actor) finished(r messages.StreamResult) {
+	a.observe(messages.Event{
+		Kind: messages.EventStreamFinished, Stream: r.Stream, RowsRead: r.RowsRead, RowsWritten: r.RowsWritten, Rejected: r.RowsRejected, Bytes: r.Bytes,
+	})
 }
 
 func (a *Actor) load(id messages.LoadID) *loadRun {

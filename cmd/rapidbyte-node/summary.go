@@ -43,7 +43,7 @@ func (s summary) totals() totals {
 
 // idle reports whether a stream had nothing to do.
 func idle(r messages.StreamResult) bool {
-	return r.State == messages.RunCompleted && r.RowsRead == 0 && r.RowsWritten == 0 && r.Tasks == 0
+	return r.State == messages.RunCompleted && r.RowsRead == 0 && r.RowsWritten == 0 && (r.Tasks == 0 || r.Open)
 }
 
 // line is the summary in one sentence.
@@ -194,6 +194,9 @@ func notes(r messages.StreamResult, l look) string {
 			at = "resumes at " + l.name(run.Text(*r.Cursor))
 		}
 		out = append(out, at)
+	}
+	if r.Open && r.Cursor != nil && run.Text(*r.Cursor) != "" {
+		out = append(out, "up to "+l.name(run.Text(*r.Cursor)))
 	}
 	return strings.Join(out, ", ")
 }
