@@ -106,6 +106,11 @@ func (p *scanPlanner) check(ctx context.Context, spec connectors.StreamSpec, rel
 		}
 	}
 	cursor, _ := rel.column(keys[0].Column)
+	if d.strict() && isTime(keys[0].Cursor) {
+		add(connectors.SeverityWarning, messages.CodeValueRange, cursor.Name,
+			fmt.Sprintf("cursor_mode strict cannot see who writes times of the past to %q: now() is when the transaction began, and one that writes only after the scan is missed", cursor.Name),
+			"Set cursor_mode lookback, longer than transactions last, with write_mode upsert.")
+	}
 	if !cursor.NotNull && (spec.NullCursor == "" || spec.NullCursor == "fail") {
 		add(connectors.SeverityWarning, messages.CodeValueRange, cursor.Name, fmt.Sprintf("cursor column %q may be NULL: a row without a cursor stops the run", cursor.Name),
 			"Set it NOT NULL, or set null_cursor to first or ignore.")

@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,4 +184,30 @@ func TestPGSourceStrictIsRefusedOnAStandby(t *testing.T) {
 	_, err := o.tryScan(spec)
 	e := typed(t, err, connectors.KindConfig, messages.CodeDocValue)
 	require.Contains(t, e.Error(), "hot standby")
+}
+
+// TestPGSourceStrictByTimeIsWarnedOf: a transaction that has not written yet holds no lock,
+// and its now() is from before the bound. What looks back finds its rows.
+func TestPGSourceStrictByTimeIsWarnedOf(t *testing.T) {
+	for mode, want := range map[string][]string{cursorStrict: nil, cursorLookback: {"1", "2"}} {
+		t.Run(mode, func(t *testing.T) {
+			o := newOrigin(t, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())", nil)
+			late := o.session()
+			exec(t, late, "BEGIN; SELECT 1")
+			o.exec("INSERT INTO t VALUES (2)")
+			spec := following("t", "at")
+			spec.Columns, spec.CursorMode = []string{"id"}, mode
+			if mode == cursorLookback {
+				spec.Lookback = time.Hour
+			}
+			found, err := o.source.Check(t.Context(), []connectors.StreamSpec{spec})
+			require.NoError(t, err)
+			require.Equal(t, mode == cursorStrict, slices.ContainsFunc(found, func(f connectors.Finding) bool {
+				return f.Severity == connectors.SeverityWarning && f.Where.Field == "at" && strings.Contains(f.Message, "now()")
+			}), "%+v", found)
+			require.Equal(t, []string{"2"}, o.once(spec)["t"])
+			exec(t, late, "INSERT INTO t VALUES (1); COMMIT")
+			require.Equal(t, want, o.once(spec)["t"])
+		})
+	}
 }
