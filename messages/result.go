@@ -12,7 +12,7 @@ type StreamResult struct {
 	RowsRejected int64    `json:"rows_rejected,omitempty"`
 	Bytes        int64    `json:"bytes"`            // Arrow bytes read in this run
 	Cursor       *Cursor  `json:"cursor,omitempty"` // of the last persisted receipt, when the stream is one task
-	Open         bool     `json:"open,omitempty"` // completed for this run; the next one reads on behind Cursor
+	Open         bool     `json:"open,omitempty"`   // completed for this run; the next one reads on behind Cursor
 	Tasks        int      `json:"tasks"`
 	Retries      int      `json:"retries,omitempty"`
 	Failure      *Failure `json:"error,omitempty"`

@@ -49,7 +49,7 @@ func (r rules) item() rules {
 // The result is shared: nobody changes it.
 func fieldsOf(t reflect.Type) []field {
 	if known, ok := fieldsKnown.Load(t); ok {
-		return known.([]field) //nolint:forcetypeassert // stored below
+		return known.([]field) //nolint:errcheck // stored below
 	}
 	out := readFields(t)
 	fieldsKnown.Store(t, out)
