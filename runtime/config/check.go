@@ -47,6 +47,8 @@ func (doc *Document) checkStream(r *report, s Stream) {
 		conflict("lookback", "lookback means nothing unless cursor_mode is lookback", "set `cursor_mode: lookback`, or remove lookback")
 	case lookback && s.Lookback == 0:
 		conflict("cursor_mode", "cursor_mode lookback needs a lookback", "add for example `lookback: 10m`")
+	case lookback && doc.mode(s) == connectors.ModeAppend && r.sound("destination.write_mode") && r.sound(s.path+".write_mode"):
+		conflict("cursor_mode", "cursor_mode lookback contradicts write_mode append: each run would append the rows of the window again", "use write_mode upsert, or another cursor_mode")
 	}
 	if s.OnLostSnapshot == LostRestart && doc.mode(s) == connectors.ModeAppend {
 		conflict("on_lost_snapshot", "on_lost_snapshot restart contradicts write_mode append: append cannot take rows back", "use continue or fail, or write_mode replace or upsert")

@@ -230,6 +230,7 @@ func TestContradictions(t *testing.T) {
 		"tie breaker":               {stream("{name: a, tie_breaker_field: id}"), []refusal{{"6:36", messages.CodeDocConflict, "source.streams[0].tie_breaker_field", "without a cursor_field"}}},
 		"lookback alone":            {stream("{name: a, lookback: 10m}"), []refusal{{"6:27", messages.CodeDocConflict, "source.streams[0].lookback", "unless cursor_mode is lookback"}}},
 		"lookback missing":          {stream("{name: a, cursor_mode: lookback}"), []refusal{{"6:30", messages.CodeDocConflict, "source.streams[0].cursor_mode", "needs a lookback"}}},
+		"lookback of an append":     {stream("{name: a, sync_mode: incremental, cursor_field: t, cursor_mode: lookback, lookback: 10m}"), []refusal{{"6:71", messages.CodeDocConflict, "source.streams[0].cursor_mode", "append the rows of the window again"}}},
 		"restart of an append":      {stream("{name: a, on_lost_snapshot: restart}"), []refusal{{"6:35", messages.CodeDocConflict, "source.streams[0].on_lost_snapshot", "append cannot take rows back"}}},
 		"path of a table":           {stream("{name: a, path: x}"), []refusal{{"6:23", messages.CodeDocConflict, "source.streams[0].path", "reads no files"}}},
 		"exclude without pattern":   {stream("{name: a, exclude: [b]}"), []refusal{{"6:26", messages.CodeDocConflict, "source.streams[0].exclude", "unless name is a pattern"}}},
