@@ -236,10 +236,10 @@ func TestPGReceiptThatAUserChangedIsRefused(t *testing.T) {
 }
 
 func TestPGServerThatDiesIsTransient(t *testing.T) {
-	for _, how := range []string{"terminate", "immediate"} {
+	for _, how := range []string{"terminate", "immediate", "kill"} {
 		for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
 			t.Run(how+"/"+string(mode), func(t *testing.T) {
-				r := newRigOn(t, how == "immediate", connectors.WritePolicy{})
+				r := newRigOn(t, how != "terminate", connectors.WritePolicy{})
 				w := r.writer(mode, orders, 1)
 				r.write(w, orders, []any{1, "a"})
 				r.commit(w, messages.BarrierPeriodic, 1, 1)
@@ -248,10 +248,14 @@ func TestPGServerThatDiesIsTransient(t *testing.T) {
 					rows = append(rows, []any{i + 2, "text of some length, to fill the buffers"})
 				}
 				r.write(w, orders, rows...)
-				if how == "immediate" {
+				switch how {
+				case "immediate":
 					r.server.Immediate(t)
 					r.server.Restart(t)
-				} else {
+				case "kill":
+					r.server.Kill9(t)
+					r.server.Restart(t)
+				default:
 					r.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'rb:%' AND datname = current_database()")
 				}
 				var err error
@@ -319,4 +323,47 @@ func TestPGWriterThatHasFailedCommitsNothing(t *testing.T) {
 	requireError(t, err, connectors.KindInternal, messages.CodeInternal, "has failed before", "too long")
 	require.NoError(t, w.Close(t.Context()))
 	require.Empty(t, r.rows("orders"))
+}
+
+// What somebody does to the target while it is loaded ends the run with the reason, and
+// without half a commit.
+func TestPGTargetThatChangesUnderALoad(t *testing.T) {
+	for _, c := range []struct {
+		sql  string
+		kind connectors.Kind
+		says string
+	}{
+		{"ALTER TABLE orders DROP COLUMN name", connectors.KindSchema, "name"},
+		{"ALTER TABLE orders RENAME COLUMN name TO label", connectors.KindSchema, "name"},
+		{"ALTER TABLE orders RENAME TO moved", connectors.KindConfig, "orders"},
+		{"ALTER TABLE orders ALTER COLUMN id TYPE integer", connectors.KindSchema, "id"},
+		{"ALTER TABLE orders ADD COLUMN z integer NOT NULL DEFAULT 1; ALTER TABLE orders ALTER COLUMN z DROP DEFAULT", connectors.KindData, "z"},
+	} {
+		for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
+			t.Run(string(mode)+"/"+c.sql, func(t *testing.T) {
+				r := newRig(t, connectors.WritePolicy{}, nil)
+				w := r.writer(mode, orders, 1)
+				r.write(w, orders, []any{1, "a"})
+				r.commit(w, messages.BarrierPeriodic, 1, 1)
+				r.sql(c.sql)
+				err := w.Write(t.Context(), r.batch(orders, []any{2, "b"}))
+				if err == nil {
+					_, err = w.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 2, 1))
+				}
+				require.NoError(t, w.Close(t.Context()))
+				if err == nil { // an upsert casts by assignment, and the value fits
+					require.Contains(t, c.sql, "TYPE integer")
+					return
+				}
+				require.Equal(t, c.kind, connectors.KindOf(err), "%v", err)
+				require.ErrorContains(t, err, c.says)
+				require.Equal(t, [][]string{{"1"}}, r.server.Query(t, r.db, "SELECT commit_no FROM _rapidbyte.receipt"))
+				for _, table := range []string{"orders", "moved"} {
+					if rows := r.rows(table); rows != nil {
+						require.Len(t, rows, 1, "nothing of the failed commit")
+					}
+				}
+			})
+		}
+	}
 }

@@ -320,3 +320,27 @@ func TestPGNewColumnsOfAHistory(t *testing.T) {
 	l.Shape = "moved"
 	requireError(t, r.s.Begin(t.Context(), l), connectors.KindConfig, messages.CodeDocConflict, "another target")
 }
+
+// The write loop allocates per batch and per message, never per row.
+func TestPGWritingAllocatesNothingPerRow(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, nil)
+	bare := orders
+	bare.Key = nil
+	w := r.writer(connectors.ModeAppend, bare, 1)
+	k := w.(*Writer).sinks[0]
+	allocations := func(n int) float64 {
+		var rows [][]any
+		for i := range n {
+			rows = append(rows, []any{i, "some text"})
+		}
+		b := r.batch(bare, rows...)
+		defer b.Rows.Release()
+		rec := b.Rows.(messages.ArrowRows).Record
+		require.NoError(t, w.(*Writer).transact(t.Context()))
+		require.NoError(t, k.write(t.Context(), rec, 0)) // begins the COPY and grows the buffer
+		return testing.AllocsPerRun(20, func() { require.NoError(t, k.write(t.Context(), rec, 0)) })
+	}
+	few, many := allocations(100), allocations(8000)
+	require.Less(t, many, few+50, "%v for 100 rows, %v for 8000", few, many)
+	require.NoError(t, w.Close(t.Context()))
+}

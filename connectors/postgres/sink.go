@@ -42,6 +42,7 @@ type sink struct {
 const (
 	notNullViolation = "23502"
 	uniqueViolation  = "23505"
+	binaryFormat     = "22P03"
 )
 
 // run is a stretch of rows that were staged in order.
@@ -307,6 +308,10 @@ func (k *sink) rowError(err error) error {
 		e.Place.Row += k.first
 	}
 	k.unstage(e)
+	if stateOf(err) == binaryFormat { // what is sent was right when the writer was opened
+		e.Kind, e.Code = connectors.KindSchema, messages.CodeSchemaType
+		e.Next = "If the table was altered while it was loaded, run again. Otherwise please report it."
+	}
 	if stateOf(err) == uniqueViolation && k.g.mode == connectors.ModeAppend {
 		e.Next = "Use write_mode upsert or replace if the rows are to be loaded again, drop the key of the table if copies are wanted, or set `on_data_error: dlq`."
 	}
