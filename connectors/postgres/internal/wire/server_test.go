@@ -371,13 +371,14 @@ func TestPGShutdownInTheMiddleOfACopy(t *testing.T) {
 				err = in.Send(soon(t), big)
 			}
 			_, idleErr := idle.Exec(soon(t), "SELECT 1")
-			for _, err := range []error{err, idleErr} {
-				if name == "killed" {
-					lastWord(t, err)
-				} else {
-					refusedWith(t, err, "57P01")
-				}
+			if name == "killed" {
+				lastWord(t, idleErr)
+			} else {
+				refusedWith(t, idleErr, "57P01")
 			}
+			// A server that closes with rows unread resets the connection, and the reset may
+			// overtake what it said.
+			lastWord(t, err)
 			require.True(t, idle.Broken() && sending.Broken())
 			_, err = Connect(t.Context(), config(t, s, "postgres", overTCP))
 			_, ok := errors.AsType[*pgconn.ConnectError](err)
