@@ -190,13 +190,8 @@ func (d *Destination) teardown(ctx context.Context, conn *pgx.Conn, p messages.P
 		return nil, err
 	}
 	id := pipelineUUID(p)
-	var alive []int32
-	if err := conn.QueryRow(ctx, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1",
-		strings.TrimSuffix(applicationName(p, 1), "1")+"%").Scan(&alive); err != nil {
+	if err := quiet(ctx, conn, p); err != nil {
 		return nil, err
-	}
-	if len(alive) > 0 {
-		return nil, destError("tear down", connectors.KindConfig, messages.CodeDestBusy, fmt.Errorf("sessions of the pipeline are alive: pid %v", alive))
 	}
 	loads, err := readLoads(ctx, conn, id, "")
 	if err != nil {
@@ -230,6 +225,30 @@ func (d *Destination) teardown(ctx context.Context, conn *pgx.Conn, p messages.P
 		}
 	}
 	return out, nil
+}
+
+// quietWithin is how long sessions may take to end that were given up a moment ago.
+const quietWithin = time.Second
+
+// quiet refuses while the pipeline has sessions.
+func quiet(ctx context.Context, conn *pgx.Conn, p messages.PipelineID) error {
+	const sql = "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1"
+	for end := time.Now().Add(quietWithin); ; {
+		var alive []int32
+		if err := conn.QueryRow(ctx, sql, strings.TrimSuffix(applicationName(p, 1), "1")+"%").Scan(&alive); err != nil || len(alive) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return destError("tear down", connectors.KindConfig, messages.CodeDestBusy, fmt.Errorf("sessions of the pipeline are alive: pid %v", alive))
+		}
+		// What a transaction sees of the activity does not change until it is asked to.
+		if _, err := conn.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
+			return err
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // stateOf returns the SQLSTATE of err, "" when no server said it.
