@@ -23,7 +23,7 @@ func TestSystemAFullServerIsWaitedFor(t *testing.T) {
 	for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert, connectors.ModeReplace} {
 		t.Run(string(mode), func(t *testing.T) {
 			r := newRig(t, connectors.WritePolicy{}, nil)
-			space, err := os.MkdirTemp("", "rbfull")
+			space, err := os.MkdirTemp("", "rbfull") //nolint:usetesting // the account of the server must reach it
 			require.NoError(t, err)
 			require.NoError(t, unix.Mount("tmpfs", space, "tmpfs", 0, "size=24m"), "mounting needs root")
 			t.Cleanup(func() {
