@@ -342,5 +342,5 @@ func (p *fitter) noteWidth() {
 }
 
 func serverVersion(conn *pgx.Conn) int {
-	return majorVersion(conn.PgConn().ParameterStatus("server_version"))
+	return serverMajor(conn.PgConn().ParameterStatus("server_version"))
 }

@@ -106,7 +106,7 @@ func (k *sink) runOf(staged int64) int {
 
 // takeRange runs the statement for the rows of a condition.
 func (k *sink) takeRange(ctx context.Context, where string, rows int64) error {
-	m := merge{lay: k.lay, from: k.into(), where: where, wire: k.casts(), server: majorVersion(k.w.conn.Parameter("server_version"))}
+	m := merge{lay: k.lay, from: k.into(), where: where, wire: k.casts(), server: serverMajor(k.w.conn.Parameter("server_version"))}
 	if k.g.mode != connectors.ModeUpsert {
 		results, err := k.w.conn.Exec(ctx, m.insert())
 		if err != nil {
@@ -383,16 +383,6 @@ func affected(tag string) int64 {
 	n, err := strconv.ParseInt(tag[strings.LastIndexByte(tag, ' ')+1:], 10, 64)
 	if err != nil {
 		return -1
-	}
-	return n
-}
-
-// majorVersion reads "15.18 (Debian 15.18-1)"; 0 when there is no number.
-func majorVersion(version string) int {
-	digits := strings.IndexFunc(version+".", func(r rune) bool { return r < '0' || r > '9' })
-	n, err := strconv.Atoi(version[:digits])
-	if err != nil {
-		return 0
 	}
 	return n
 }
