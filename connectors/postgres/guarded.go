@@ -195,5 +195,5 @@ func (k *sink) insertRows(ctx context.Context, n, first int64) error {
 	if k.stager != "" {
 		k.runs = append(k.runs, run{staged: k.staged, row: first})
 	}
-	return k.landed(n, affected(tag))
+	return k.stage(n, affected(tag))
 }

@@ -112,11 +112,7 @@ func (k *sink) takeRange(ctx context.Context, where string, rows int64) error {
 		if err != nil {
 			return k.rowError(err)
 		}
-		stager := k.stager
-		k.stager = "" // rows have landed in the table itself
-		err = k.landed(rows, affected(results[0].Tag))
-		k.stager = stager
-		return err
+		return k.landed(rows, affected(results[0].Tag))
 	}
 	return k.takeNewest(ctx, m)
 }

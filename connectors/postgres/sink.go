@@ -244,7 +244,18 @@ func (k *sink) closeCopy(ctx context.Context) error {
 	}
 	sent := k.sent
 	k.copy, k.sent = nil, 0
-	return k.landed(sent, n)
+	return k.stage(sent, n)
+}
+
+// stage counts rows that COPY or INSERT has written, also those of a temporary table.
+func (k *sink) stage(sent, n int64) error {
+	if err := k.landed(sent, n); err != nil {
+		return err
+	}
+	if k.stager != "" {
+		k.staged += n
+	}
+	return nil
 }
 
 // buf0 is the buffer, begun if it is empty.
@@ -260,9 +271,6 @@ func (k *sink) landed(sent, n int64) error {
 	if n != sent {
 		return k.place(destError("write to "+k.g.stream.Target, connectors.KindConfig, messages.CodeRowsSwallowed,
 			fmt.Errorf("%d rows were sent to %s, %d arrived", sent, k.lay.table, n)))
-	}
-	if k.stager != "" {
-		k.staged += n
 	}
 	return nil
 }
