@@ -367,3 +367,16 @@ func TestPGTargetThatChangesUnderALoad(t *testing.T) {
 		}
 	}
 }
+
+// A commit whose context ends while the server works on it says that nobody knows.
+func TestCommitThatIsGivenUpIsUnknown(t *testing.T) {
+	cause := errors.New("the task was ended")
+	err := withCommit(fmt.Errorf("commit: %w", cause), true)
+	require.ErrorIs(t, err, cause)
+	e, ok := errors.AsType[*connectors.Error](err)
+	require.True(t, ok)
+	require.Equal(t, connectors.CommitUnknown, e.Commit)
+	fenced := &connectors.FencedError{}
+	require.Equal(t, error(fenced), withCommit(fenced, true))
+	require.Equal(t, cause, withCommit(cause, false))
+}

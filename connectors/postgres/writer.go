@@ -242,6 +242,7 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 		}
 		if tag := results[len(results)-1].Tag; tag != "COMMIT" {
 			unknown = false
+			w.session.dead.set(w.receipt)
 			return fmt.Errorf("the server answered COMMIT with %s", tag)
 		}
 		return nil
@@ -256,7 +257,13 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 // withCommit says what is known of a commit that failed.
 func withCommit(err error, unknown bool) error {
 	e, ok := errors.AsType[*connectors.Error](err)
-	if !ok {
+	switch {
+	case !ok && unknown && connectors.KindOf(err) != connectors.KindFenced: // its context ended
+		return &connectors.Error{
+			Op: "commit", Kind: connectors.KindTransient, Commit: connectors.CommitUnknown,
+			Place: messages.Place{Stage: connectors.StageDestination}, Err: err,
+		}
+	case !ok:
 		return err
 	}
 	out := *e
