@@ -74,13 +74,20 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf classifies err; what nobody classified is a bug.
+// KindOf classifies err; what nobody classified is a bug, unless it says of itself that
+// it is Transient.
 func KindOf(err error) Kind {
 	if _, ok := errors.AsType[*FencedError](err); ok {
 		return KindFenced
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
+	}
+	if e, ok := errors.AsType[interface {
+		error
+		Transient() bool
+	}](err); ok && e.Transient() {
+		return KindTransient
 	}
 	return KindInternal
 }

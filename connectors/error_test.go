@@ -10,6 +10,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 func TestKindOfFindsTheOutermostKind(t *testing.T) {
@@ -26,6 +27,7 @@ func TestKindOfFindsTheOutermostKind(t *testing.T) {
 		"around another":          {&connectors.Error{Op: "read", Kind: connectors.KindGap, Err: transient}, connectors.KindGap},
 		"joined":                  {errors.Join(errors.New("close"), transient), connectors.KindTransient},
 		"fenced":                  {fmt.Errorf("open: %w", fence), connectors.KindFenced},
+		"says so itself":          {fmt.Errorf("write: %w", &failpoint.Error{Point: failpoint.DestCopyMid}), connectors.KindTransient},
 		"fenced, wrapped by kind": {&connectors.Error{Op: "open", Kind: connectors.KindConfig, Err: fence}, connectors.KindFenced},
 	} {
 		require.Equal(t, c.want, connectors.KindOf(c.err), name)
