@@ -11,6 +11,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -102,6 +103,9 @@ func (a *Actor) Receive(c actor.Context) {
 	case Event: // from the owner: Began, Finished
 		a.step(c, m)
 	case messages.DestinationAck:
+		if failpoint.Hit(failpoint.AckReceived) != nil {
+			return // an ack that was lost: the next tick asks for it
+		}
 		a.step(c, Acked{m})
 	case TaskStarted:
 		a.tasks[m.Receipt.Part] = m
@@ -268,9 +272,22 @@ func save(ctx context.Context, cfg Config, jobs <-chan job, report func(jobDone)
 		case j := <-jobs:
 			// A transaction that has begun ends in its own time: the actor that stops waits.
 			one, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
-			err := flow.Protect(func() error { return cfg.Store.Save(one, cfg.Pipeline, cfg.Epoch, j.update) })
+			err := flow.Protect(func() error { return saveOne(one, cfg, j) })
 			cancel()
 			report(jobDone{job: j, err: err})
 		}
 	}
+}
+
+func saveOne(ctx context.Context, cfg Config, j job) error {
+	complete := j.conclude && j.update.Run.State == messages.RunCompleted
+	if complete {
+		if err := failpoint.Hit(failpoint.FinishBefore); err != nil {
+			return err
+		}
+	}
+	if err := cfg.Store.Save(ctx, cfg.Pipeline, cfg.Epoch, j.update); err != nil || !complete {
+		return err
+	}
+	return failpoint.Hit(failpoint.FinishAfter)
 }

@@ -8,6 +8,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Task names one attempt of a part.
@@ -103,7 +104,8 @@ func (p *Port) Push(ctx context.Context, item messages.Item) error {
 	p.send(o)
 	select {
 	case <-p.reply:
-		return nil
+		p.err = failpoint.Hit(failpoint.BatchSent)
+		return p.err
 	case <-ctx.Done():
 		p.err = context.Cause(ctx)
 		return p.err

@@ -14,6 +14,7 @@ import (
 	"rapidbyte.io/node/actors/run"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -144,6 +145,9 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 		defer cancel()
 		if m.err = stillOwner(ctx, store, p, mine); m.err == nil {
 			m.epoch, m.err = store.Acquire(ctx, p, floor)
+		}
+		if m.err == nil {
+			m.err = failpoint.Hit(failpoint.EpochIssued)
 		}
 		if m.err == nil {
 			m.state, m.err = store.Load(ctx, p)

@@ -13,6 +13,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Actor runs one execution of a pipeline.
@@ -298,6 +299,10 @@ func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
 	}
 	a.draining = true
 	a.observe(messages.Event{Kind: messages.EventDraining, Message: m.Reason})
+	if err := failpoint.Hit(failpoint.Draining); err != nil {
+		a.fail(c, connectors.FailureOf(err, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun}))
+		return
+	}
 	if a.phase == phaseOpening {
 		a.cancel() // nothing has moved yet
 		a.queue = nil

@@ -11,6 +11,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // The jobs of the worker goroutine, in the order of a run.
@@ -34,6 +35,9 @@ func (a *Actor) openJob() job {
 			return nil, err
 		}
 		held.session = session
+		if err := failpoint.Hit(failpoint.EpochInstalled); err != nil {
+			return nil, err
+		}
 		return func(c actor.Context) {
 			a.session = session
 			a.onSession(c, session.Recovered())
@@ -232,9 +236,16 @@ func (a *Actor) onFinishLoad(id messages.LoadID) {
 		return
 	}
 	l.finishing = true
-	session := a.session
+	session, replaces := a.session, l.load.Mode == connectors.ModeReplace
 	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
-		err := flow.Protect(func() error { return session.Finish(ctx, id) })
+		err := flow.Protect(func() error {
+			if replaces {
+				if err := failpoint.Hit(failpoint.StagingFull); err != nil {
+					return err
+				}
+			}
+			return session.Finish(ctx, id)
+		})
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

@@ -11,6 +11,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Interval says how far apart barriers are wanted; zero fields are off.
@@ -152,9 +153,13 @@ func (a *Actor) status() messages.StageStatus {
 // read runs the reader to its end and keeps it open, for confirmations, until ctx
 // ends.
 func read(ctx context.Context, cfg Config, from messages.Position, e *emitter, send func(any)) {
-	r, err := cfg.Source.Open(ctx, connectors.ReadRequest{
-		Part: cfg.Task.Part, Token: cfg.Task.Token, From: from, Limits: cfg.Limits, Mem: cfg.Mem,
-	})
+	var r connectors.Reader
+	err := failpoint.Hit(failpoint.ResumeRead)
+	if err == nil {
+		r, err = cfg.Source.Open(ctx, connectors.ReadRequest{
+			Part: cfg.Task.Part, Token: cfg.Task.Token, From: from, Limits: cfg.Limits, Mem: cfg.Mem,
+		})
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			send(readDone{err: err})
@@ -162,7 +167,12 @@ func read(ctx context.Context, cfg Config, from messages.Position, e *emitter, s
 		return
 	}
 	send(opened{reader: r})
-	err = flow.Protect(func() error { return r.Read(ctx, e) })
+	err = flow.Protect(func() error {
+		if err := failpoint.Hit(failpoint.SourceRead); err != nil {
+			return err
+		}
+		return r.Read(ctx, e)
+	})
 	switch {
 	case errors.Is(err, connectors.ErrDraining) && e.ended:
 		err = nil

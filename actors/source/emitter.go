@@ -7,6 +7,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // emitter is the connectors.Emitter of one attempt; the reader goroutine owns it.
@@ -40,6 +41,10 @@ func (e *emitter) Emit(ctx context.Context, d messages.Data) error {
 	if b.Rows.Len() == 0 {
 		b.Rows.Release()
 		return nil
+	}
+	if err := failpoint.Hit(failpoint.SourceBatch); err != nil {
+		b.Rows.Release()
+		return e.latch(err)
 	}
 	pieces, err := flow.Split(b.Rows, e.limits, e.total+1)
 	if err != nil {

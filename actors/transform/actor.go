@@ -11,6 +11,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Config is fixed at construction.
@@ -235,7 +236,10 @@ func (k *work) apply(ctx context.Context, d messages.Data, out connectors.Outlet
 	if !k.cfg.Register.Take(k.cfg.Hop, flow.StampOf(d).Seq) {
 		return errors.New("the attempt is over")
 	}
-	return k.stage.Apply(ctx, d, out)
+	if err := k.stage.Apply(ctx, d, out); err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.TransformDone)
 }
 
 // push cuts batches to the limits; an empty one is dropped.

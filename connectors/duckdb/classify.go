@@ -40,6 +40,9 @@ func classify(ctx context.Context, op, path string, err error) error {
 	out := destError(op, connectors.KindInternal, messages.CodeInternal, path, err)
 	e, ok := errors.AsType[*duckarrow.Error](err)
 	if !ok {
+		if connectors.KindOf(err) == connectors.KindTransient { // it says so itself
+			out.Kind, out.Code = connectors.KindTransient, messages.CodeDest
+		}
 		return out
 	}
 	switch {

@@ -21,6 +21,7 @@ import (
 	"rapidbyte.io/node/connectors/conntest"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 func fields(f ...arrow.Field) *arrow.Schema { return arrow.NewSchema(f, nil) }
@@ -409,6 +410,8 @@ func TestComplaintsAreClassified(t *testing.T) {
 		err := classify(t.Context(), "write", "x.duckdb", &duckarrow.Error{Class: duckarrow.Class(class), Text: c.text})
 		requireError(t, err, c.kind, c.code)
 	}
+	own := &failpoint.Error{Point: failpoint.DestBegin, Text: "says of itself that it is transient"}
+	requireError(t, classify(t.Context(), "write", "x.duckdb", own), connectors.KindTransient, messages.CodeDest)
 	w := &Writer{session: &Session{}}
 	for text, want := range map[string]connectors.CommitState{
 		`IO Error: Could not write file "x.wal": No space left on device`: connectors.CommitUnknown,

@@ -11,6 +11,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Session implements connectors.Session.
@@ -338,7 +339,8 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 // Finish swaps the staging of a replace in and marks the load, in one transaction.
 func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 	op := "finish load " + id.Name
-	return s.changing(ctx, op, func() error {
+	swapped := false
+	err := s.changing(ctx, op, func() error {
 		loads, err := readLoads(ctx, s.conn, s.pipeline, id.Name)
 		if err != nil {
 			return s.damaged(ctx, err)
@@ -369,9 +371,18 @@ func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 				return err
 			}
 		}
+		if swapped = l.status.Mode == connectors.ModeReplace; swapped {
+			if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
+				return err
+			}
+		}
 		_, err = s.conn.Do(ctx, "UPDATE _rapidbyte.load SET finished = true WHERE pipeline = ? AND name = ?", string(s.pipeline), id.Name)
 		return err
 	})
+	if err != nil || !swapped {
+		return err
+	}
+	return failpoint.Hit(failpoint.SwapAfter)
 }
 
 // Close ends the session's writers and gives the file up. Idempotent.

@@ -14,6 +14,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // pendingBytesMax is how much an appender collects before it writes.
@@ -125,6 +126,9 @@ func (s *sink) append(ctx context.Context, conn *duckarrow.Conn, rows messages.A
 	release()
 	defer rec.Release()
 	if err := s.appender.Append(ctx, rec); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(failpoint.DestCopyMid); err != nil {
 		return err
 	}
 	if s.up != nil {

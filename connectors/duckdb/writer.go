@@ -13,6 +13,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/internal/duckarrow"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Writer implements connectors.Writer.
@@ -237,9 +238,15 @@ func (w *Writer) begin(ctx context.Context) error {
 	if w.inTx || w.load.status.Mode == connectors.ModeUpsert {
 		return nil
 	}
-	_, err := w.conn.Exec(ctx, "BEGIN TRANSACTION")
-	w.inTx = err == nil
-	return err
+	return w.transact(ctx)
+}
+
+func (w *Writer) transact(ctx context.Context) error {
+	if _, err := w.conn.Exec(ctx, "BEGIN TRANSACTION"); err != nil {
+		return err
+	}
+	w.inTx = true
+	return failpoint.Hit(failpoint.DestBegin)
 }
 
 func (w *Writer) schemaChange(ctx context.Context, d messages.SchemaChange) error {
@@ -320,7 +327,7 @@ func (w *Writer) rejected(ctx context.Context, d messages.Rejected) error {
 	}
 	w.rows.Arrived += rows.Len()
 	w.rows.Rejected += rows.Len()
-	return nil
+	return failpoint.Hit(failpoint.DeadLettered)
 }
 
 // deadLetters is where dead letters of this commit go: an upsert collects them
@@ -384,10 +391,9 @@ func (w *Writer) commit(ctx context.Context, next messages.Receipt) error {
 		defer release()
 	}
 	if !w.inTx { // an upsert, or a commit without rows
-		if _, err := w.conn.Exec(ctx, "BEGIN TRANSACTION"); err != nil {
+		if err := w.transact(ctx); err != nil {
 			return err
 		}
-		w.inTx = true
 	}
 	for _, s := range w.sinks {
 		if err := s.apply(ctx, w.conn); err != nil {
@@ -398,6 +404,9 @@ func (w *Writer) commit(ctx context.Context, next messages.Receipt) error {
 		if _, err := w.conn.Exec(ctx, "INSERT INTO _rapidbyte.dlq FROM temp.main.dead"); err != nil {
 			return err
 		}
+	}
+	if err := failpoint.Hit(failpoint.DestCopyAfter); err != nil {
+		return err
 	}
 	if err := w.seal(ctx, next); err != nil {
 		return err
@@ -457,8 +466,15 @@ func (w *Writer) seal(ctx context.Context, next messages.Receipt) error {
 	if changed != 1 {
 		return w.fencedBy(ctx)
 	}
+	if err := failpoint.Hit(failpoint.DestReceipt); err != nil {
+		return err
+	}
 	// Never interrupted: whether an interrupted COMMIT happened would be a guess.
-	if _, err := w.conn.Exec(context.WithoutCancel(ctx), "COMMIT"); err != nil {
+	_, err = w.conn.Exec(context.WithoutCancel(ctx), "COMMIT")
+	if err == nil {
+		err = failpoint.Hit(failpoint.DestCommitted)
+	}
+	if err != nil {
 		return w.commitError(ctx, err)
 	}
 	return nil

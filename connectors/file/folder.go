@@ -19,6 +19,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // bookkeeping is the folder of everything that is not data, inside the
@@ -212,6 +213,9 @@ func (f *folder) linkManifest(tmp string, n uint64) error {
 	if err := f.at(stepLinked); err != nil {
 		return &linkError{err}
 	}
+	if err := failpoint.Hit(failpoint.ManifestLink); err != nil {
+		return &linkError{err}
+	}
 	highest, err := f.highestNumber()
 	if err != nil {
 		return &linkError{err}
@@ -265,7 +269,10 @@ func (f *folder) place(tmp, target, name string) error {
 	if err := f.at(stepRename); err != nil {
 		return err
 	}
-	return f.root.Rename(tmp, path.Join(target, name))
+	if err := f.root.Rename(tmp, path.Join(target, name)); err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.FileRename)
 }
 
 func (f *folder) syncTarget(target string) error {
@@ -281,7 +288,10 @@ func (f *folder) syncDir(name string) error {
 		return err
 	}
 	err = f.sync(d)
-	return errors.Join(err, d.Close())
+	if err := errors.Join(err, d.Close()); err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.DirSync)
 }
 
 func (f *folder) sync(file *os.File) error {

@@ -21,6 +21,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 const (
@@ -81,6 +82,9 @@ func (o *output) write(rec arrow.RecordBatch) (full []finished, err error) {
 		}
 		n := o.take(rec.NumRows() - at)
 		if err := o.append(rec, at, n); err != nil {
+			return full, err
+		}
+		if err := failpoint.Hit(failpoint.FileWrite); err != nil {
 			return full, err
 		}
 		at += n
@@ -190,6 +194,9 @@ func (o *output) roll() ([]finished, error) {
 		return nil, err
 	}
 	if err := o.folder.sync(f.disk); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit(failpoint.FileSync); err != nil {
 		return nil, err
 	}
 	if err := f.disk.Close(); err != nil {

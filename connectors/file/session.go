@@ -10,6 +10,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // session is one owner's access to the folder. Every change is one manifest: the
@@ -149,12 +150,21 @@ func (s *session) OpenWriter(_ context.Context, p connectors.Part, t messages.To
 // Finish implements connectors.Session.
 func (s *session) Finish(_ context.Context, id messages.LoadID) error {
 	var dropped []manifest.Placed
+	swapped := false
 	err := s.update("finish load "+id.Name, func(m *manifest.Manifest) (next *manifest.Manifest, err error) {
 		next, dropped, err = m.Finish(s.epoch, id)
+		if swapped = err == nil && next != m && m.Loads[id.Name].Mode == connectors.ModeReplace; swapped {
+			err = failpoint.Hit(failpoint.SwapBefore)
+		}
 		return next, err
 	})
 	if err != nil {
 		return err
+	}
+	if swapped {
+		if err := failpoint.Hit(failpoint.SwapAfter); err != nil {
+			return destError("finish load "+id.Name, s.folder.path, connectors.CommitUnknown, err)
+		}
 	}
 	s.drop(dropped)
 	return nil

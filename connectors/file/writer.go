@@ -10,6 +10,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // writer writes one part. Its files are temporary until Commit.
@@ -194,13 +195,16 @@ func (w *writer) place(next messages.Receipt) ([]finished, error) {
 			return nil, err
 		}
 		w.done = append(w.done, f)
+		if err := failpoint.Hit(failpoint.DeadLettered); err != nil {
+			return nil, err
+		}
 	}
 	var dirs []string
 	for i := range w.done {
 		f := &w.done[i]
 		f.file.Name = dataName(w.session.folder.pipeline, next, i, f.file.SHA256, f.ext)
 		if err := w.session.folder.place(f.tmp, f.target, f.file.Name); err != nil {
-			w.removePlaced(w.done[:i])
+			w.removePlaced(w.done[:i+1]) // also the last: it may have been moved before the error
 			return nil, err
 		}
 		if !slices.Contains(dirs, f.target) {
@@ -227,10 +231,16 @@ func (w *writer) publish(next messages.Receipt, placed []finished) error {
 		}
 		c.Files = append(c.Files, manifest.Placed{Target: f.target, File: f.file})
 	}
-	err := w.session.update("commit "+string(w.receipt.Part), func(m *manifest.Manifest) (*manifest.Manifest, error) {
-		return m.Commit(w.session.epoch, c)
-	})
+	err := failpoint.Hit(failpoint.DestCopyAfter)
 	if err == nil {
+		err = w.session.update("commit "+string(w.receipt.Part), func(m *manifest.Manifest) (*manifest.Manifest, error) {
+			return m.Commit(w.session.epoch, c)
+		})
+	}
+	if err == nil {
+		if err := failpoint.Hit(failpoint.DestCommitted); err != nil {
+			return destError("commit "+string(w.receipt.Part), w.session.folder.path, connectors.CommitUnknown, err)
+		}
 		return nil
 	}
 	if e, ok := errors.AsType[*connectors.Error](err); !ok || e.Commit != connectors.CommitUnknown {

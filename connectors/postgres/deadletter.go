@@ -19,6 +19,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // rejected is a row on its way to the dead letters.
@@ -140,7 +141,10 @@ func (w *Writer) reject(ctx context.Context, r rejected) error {
 			pgtype.UUIDOID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID,
 			pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.ByteaOID, pgtype.Int8OID,
 		}, 13, b)
-	return err
+	if err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.DeadLettered)
 }
 
 // parameters are binary parameters in the form of the protocol.

@@ -212,6 +212,8 @@ func judgeNetwork(err error) verdict {
 		return verdict{connectors.KindTransient, isFailed, ""}
 	case connecting:
 		return verdict{connectors.KindConfig, isDenied, "Check the keys of the connection; the message is that of the login."}
+	case connectors.KindOf(err) == connectors.KindTransient: // it says so itself
+		return verdict{connectors.KindTransient, isFailed, ""}
 	}
 	return verdict{connectors.KindInternal, isInternal, ""}
 }

@@ -16,6 +16,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/connectors/postgres/pgtest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 func coded(t testing.TB, err error) *connectors.Error {
@@ -137,6 +138,7 @@ func TestErrorsOfTheNetwork(t *testing.T) {
 	for _, err := range []error{
 		&wire.LostError{Op: "read", Err: io.EOF}, &wire.ProtocolError{Type: 'x', Why: "y"}, io.ErrUnexpectedEOF, net.ErrClosed, wire.ErrClosed,
 		&net.OpError{Op: "read", Err: errors.New("reset")}, context.DeadlineExceeded, pgconn.ErrConnClosed,
+		&failpoint.Error{Point: failpoint.DestBegin, Text: "says of itself that it is transient"},
 	} {
 		e := coded(t, classify(t.Context(), connectors.StageDestination, "x", err))
 		require.Equal(t, connectors.KindTransient, e.Kind, "%v", err)

@@ -16,6 +16,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // lane is a control connection, for one user at a time.
@@ -498,7 +499,8 @@ func (s *Session) endWriter(p messages.PartID, t messages.Token) {
 // Finish swaps the staging of a replace in and marks the load, in one transaction.
 func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 	op := "finish load " + id.Name
-	return s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error {
+	swapped := false
+	err := s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error {
 		loads, err := readLoads(ctx, tx.Conn(), s.id, id.Name)
 		if err != nil {
 			return err
@@ -520,9 +522,18 @@ func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
 		if err := s.swapAll(ctx, tx, l); err != nil {
 			return err
 		}
+		if swapped = l.status.Mode == connectors.ModeReplace; swapped {
+			if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
+				return err
+			}
+		}
 		_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = $2", s.id, id.Name)
 		return err
 	})
+	if err != nil || !swapped {
+		return err
+	}
+	return failpoint.Hit(failpoint.SwapAfter)
 }
 
 // swapAll puts the staging tables of a load in the place of their targets. What takes long

@@ -18,6 +18,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // sink writes the rows of one stream. Rows go straight into the table where a plain COPY
@@ -225,7 +226,10 @@ func (k *sink) send(ctx context.Context) error {
 	}
 	err := k.copy.Send(ctx, k.buf)
 	k.buf = k.buf[:0]
-	return k.rowError(err)
+	if err != nil {
+		return k.rowError(err)
+	}
+	return failpoint.Hit(failpoint.DestCopyMid)
 }
 
 // closeCopy ends the open COPY, if there is one, and counts what arrived: a trigger can

@@ -15,6 +15,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Writer implements connectors.Writer: one data connection, one transaction per commit.
@@ -200,6 +201,9 @@ func (w *Writer) transact(ctx context.Context) error {
 		return err
 	}
 	w.inTx = true
+	if err := failpoint.Hit(failpoint.DestBegin); err != nil {
+		return err
+	}
 	now := time.Now()
 	for _, k := range w.sinks {
 		if err := k.start(now); err != nil {
@@ -224,15 +228,21 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 				return err
 			}
 		}
+		if err := failpoint.Hit(failpoint.DestCopyAfter); err != nil {
+			return err
+		}
 		next = w.next(b)
 		if err := w.writeReceipt(ctx, next); err != nil {
+			return err
+		}
+		if err := failpoint.Hit(failpoint.DestReceipt); err != nil {
 			return err
 		}
 		if err := w.session.dead.reserve(w.receipt, next); err != nil {
 			return err
 		}
 		unknown = true
-		results, err := w.conn.Exec(ctx, "COMMIT")
+		results, err := w.conn.Commit(ctx)
 		if stateOf(err) != "" && !w.conn.Broken() {
 			unknown = false // the server said that it did not
 		}
@@ -245,7 +255,7 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 			w.session.dead.set(w.receipt)
 			return fmt.Errorf("the server answered COMMIT with %s", tag)
 		}
-		return nil
+		return failpoint.Hit(failpoint.DestCommitted)
 	})
 	if err != nil {
 		return messages.Receipt{}, withCommit(err, unknown)

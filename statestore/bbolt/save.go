@@ -8,6 +8,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -15,7 +16,15 @@ import (
 func (s *Store) Save(ctx context.Context, p messages.PipelineID, e messages.Epoch, u statestore.Update) error {
 	err := u.Check(p)
 	if err == nil {
-		err = s.update(ctx, func(l *ledger) error { return l.save(p, e, u) })
+		err = s.update(ctx, func(l *ledger) error {
+			if err := l.save(p, e, u); err != nil {
+				return err
+			}
+			return failpoint.Hit(failpoint.StateMid)
+		})
+	}
+	if err == nil {
+		err = failpoint.Hit(failpoint.StateAfter)
 	}
 	if err != nil {
 		return s.fail("save checkpoint", p, err)

@@ -3,6 +3,8 @@ package wire
 import (
 	"context"
 	"errors"
+
+	"rapidbyte.io/node/runtime/failpoint"
 )
 
 // Result is what one statement gave, in text format.
@@ -17,7 +19,17 @@ var errNoCopy = errors.New("a COPY needs CopyIn or CopyOut")
 
 // Exec runs statements by the simple protocol and returns one Result for each. An
 // error of the server ends them; the results before it are returned with it.
-func (c *Conn) Exec(ctx context.Context, sql string) (results []Result, err error) {
+func (c *Conn) Exec(ctx context.Context, sql string) ([]Result, error) {
+	return c.exec(ctx, sql, "")
+}
+
+// Commit is Exec of COMMIT, which can be made to fail when it is sent and its answer
+// was not read.
+func (c *Conn) Commit(ctx context.Context) ([]Result, error) {
+	return c.exec(ctx, "COMMIT", failpoint.DestCommitSent)
+}
+
+func (c *Conn) exec(ctx context.Context, sql string, sent failpoint.Point) (results []Result, err error) {
 	if err := c.begin(); err != nil {
 		return nil, err
 	}
@@ -25,6 +37,11 @@ func (c *Conn) Exec(ctx context.Context, sql string) (results []Result, err erro
 	err = c.watched(ctx, "run statement", func() error {
 		if err := c.query(sql); err != nil {
 			return err
+		}
+		if sent != "" {
+			if err := failpoint.Hit(sent); err != nil {
+				return c.fail(&LostError{Op: "read", Err: err})
+			}
 		}
 		var err error
 		results, err = c.results()
