@@ -3,6 +3,7 @@ package statestore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"rapidbyte.io/node/messages"
 )
@@ -34,7 +35,8 @@ type Error struct {
 	Op       string // verb: "save checkpoint"
 	Path     string // file or database, without secrets
 	Pipeline messages.PipelineID
-	Part     messages.PartID
+	Stream   string          // name of the load; empty: not about one
+	Part     messages.PartID // empty: not about one
 	Err      error
 }
 
@@ -43,6 +45,9 @@ func (e *Error) Error() string {
 	s := e.Op
 	if e.Pipeline != "" {
 		s += fmt.Sprintf(" of pipeline %s", e.Pipeline)
+	}
+	if e.Stream != "" {
+		s += fmt.Sprintf(", stream %s", e.Stream)
 	}
 	if e.Part != "" {
 		s += fmt.Sprintf(", task %s", e.Part)
@@ -55,6 +60,67 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// About returns err with the load and the part that it concerns, for Wrap; nil for nil.
+func About(load string, part messages.PartID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &aboutError{load, part, err}
+}
+
+// aboutError says what an error is about, on its way to Wrap.
+type aboutError struct {
+	load string
+	part messages.PartID
+	err  error
+}
+
+func (e *aboutError) Error() string { return e.err.Error() }
+func (e *aboutError) Unwrap() error { return e.err }
+
+// Wrap returns e, with the stream and the task that e.Err says it is about.
+func Wrap(e Error) *Error {
+	if about, ok := errors.AsType[*aboutError](e.Err); ok {
+		e.Stream, e.Part = about.load, about.part
+	}
+	return &e
+}
+
+// SaveError says that u could not be saved in path. Where the cause does not say what it
+// is about, it names the load that the whole of u concerns, and the part.
+func SaveError(path string, p messages.PipelineID, u Update, err error) *Error {
+	e := Error{Op: "save checkpoint", Path: path, Pipeline: p, Err: err}
+	e.Stream, e.Part = u.about()
+	return Wrap(e)
+}
+
+// about returns the load that the whole of u concerns, and the part if it is one only.
+func (u Update) about() (load string, part messages.PartID) {
+	loads, parts := map[string]bool{}, map[messages.PartID]bool{}
+	for _, r := range u.Receipts {
+		loads[r.Load], parts[r.Part] = true, true
+	}
+	for _, id := range u.Finished {
+		loads[id.Name] = true
+	}
+	for _, name := range slices.Concat(u.Forget, u.Revoke) {
+		loads[name] = true
+	}
+	for _, o := range u.Orders {
+		loads[o.Load.Name], parts[o.Part] = true, true
+	}
+	return only(loads), only(parts)
+}
+
+func only[K ~string](set map[K]bool) K {
+	var one K
+	if len(set) == 1 {
+		for one = range set {
+		}
+	}
+	return one
+}
 
 // CodeOf names err for the user.
 func CodeOf(err error) messages.Code {

@@ -15,9 +15,12 @@ type Store interface {
 	Identity() string
 
 	// Acquire makes the caller the owner of the pipeline: its epoch is one above the
-	// highest the store has handed out and above floor, and is durable before
-	// Acquire returns. Older owners are refused from then on.
-	Acquire(ctx context.Context, p messages.PipelineID, floor messages.Epoch) (messages.Epoch, error)
+	// highest of what the store has handed out, c.Floor and c.Mine, and is durable before
+	// Acquire returns. Older owners are refused from then on. The error is ErrFenced if the
+	// store has an epoch above c.Mine, checked in the transaction that hands out the
+	// epoch; ErrHeld, with the holder's name and until when, while another owner's lease
+	// has not run out.
+	Acquire(ctx context.Context, p messages.PipelineID, c Claim) (messages.Epoch, error)
 
 	// Load returns what is stored for a pipeline; the zero State if nothing.
 	Load(ctx context.Context, p messages.PipelineID) (State, error)
@@ -29,6 +32,15 @@ type Store interface {
 	// nothing. A run that ended stays ended; the newest RunsKept are kept. Saving the
 	// same update again changes nothing. An update that fails Check is ErrInvalid.
 	Save(ctx context.Context, p messages.PipelineID, e messages.Epoch, u Update) error
+
+	// History lists the kept checkpoints of a part, newest first: the last receipt of each
+	// epoch and each hour, at most HistoryKept, the receipt that Load returns among them.
+	// Forget drops those of its loads, and the first receipt of a load those of smaller
+	// loads of its name.
+	History(ctx context.Context, p messages.PipelineID, part messages.PartID) ([]Kept, error)
+
+	// Pipelines lists the pipelines the store knows, sorted.
+	Pipelines(ctx context.Context) ([]messages.PipelineID, error)
 
 	// Runs lists the runs of a pipeline, newest first (by epoch, then by ID), at most
 	// limit; times are in UTC.
@@ -44,14 +56,18 @@ type State struct {
 	Receipts []messages.Receipt // K, sorted by part
 	Finished []messages.LoadID  // sorted by name
 	Run      Run                // the newest run if it is unfinished; zero when it has ended
+	Orders   []Order            // sorted by load name, then part; without those that are void
 }
 
-// Update is one change. Forget is applied first, then the receipts in order.
+// Update is one change. Forget is applied first, then the receipts in order, Revoke, and
+// Orders.
 type Update struct {
 	Receipts []messages.Receipt
 	Finished []messages.LoadID
-	Forget   []string // loads, by name, whose receipts and marks are dropped: the operator starts over
+	Forget   []string // loads, by name, whose receipts, marks, history and orders are dropped: the operator starts over
 	Run      *Run     // started or ended; nil leaves it
+	Revoke   []string // loads, by name, whose orders are dropped
+	Orders   []Order  // each replaces the one of the same load name and part
 }
 
 // Run is one execution of a pipeline. An unfinished run is continued under its ID.

@@ -33,26 +33,21 @@ func CheckName(what, name string) error {
 func (u Update) Check(p messages.PipelineID) error {
 	errs := []error{CheckName("pipeline", string(p))}
 	for _, r := range u.Receipts {
-		errs = append(errs, CheckName("task", string(r.Part)), checkLoad(r.LoadID()))
+		errs = append(errs, About(r.Load, r.Part, cmp.Or(CheckName("task", string(r.Part)), checkLoad(r.LoadID()))))
 	}
 	for _, l := range u.Finished {
-		errs = append(errs, checkLoad(l))
+		errs = append(errs, About(l.Name, "", checkLoad(l)))
 	}
-	for _, name := range u.Forget {
+	for _, name := range slices.Concat(u.Forget, u.Revoke) {
 		errs = append(errs, CheckName("load", name))
 	}
+	for _, o := range u.Orders {
+		errs = append(errs, About(o.Load.Name, o.Part, o.check()))
+	}
 	if u.Run != nil {
-		errs = append(errs, CheckName("run", u.Run.ID))
-		for _, t := range []time.Time{u.Run.Started, u.Run.Ended} {
-			if y := t.UTC().Year(); y < 0 || y > 9999 {
-				errs = append(errs, fmt.Errorf("%w: a run in the year %d", ErrInvalid, y))
-			}
-		}
+		errs = append(errs, CheckName("run", u.Run.ID), checkTime("a run", u.Run.Started), checkTime("a run", u.Run.Ended))
 	}
-	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-		return errs[i]
-	}
-	return nil
+	return cmp.Or(errs...)
 }
 
 func checkLoad(l messages.LoadID) error {
@@ -60,6 +55,13 @@ func checkLoad(l messages.LoadID) error {
 		return fmt.Errorf("%w: load %q has the number 0", ErrInvalid, l.Name)
 	}
 	return CheckName("load", l.Name)
+}
+
+func checkTime(of string, t time.Time) error {
+	if y := t.UTC().Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("%w: %s in the year %d", ErrInvalid, of, y)
+	}
+	return nil
 }
 
 // Replaces reports whether r may be stored over the run of the same ID: a run

@@ -38,7 +38,7 @@ func bubble(t *testing.T, fn func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, sys: actortest.System(t), store: storetest.NewMemory("s"), token: messages.Token{Epoch: 1, Attempt: 1}}
-		epoch, err := r.store.Acquire(t.Context(), "p", 0)
+		epoch, err := r.store.Acquire(t.Context(), "p", statestore.Claim{})
 		require.NoError(t, err)
 		r.owner, r.src, r.dest = actortest.Spawn(t, r.sys), actortest.Spawn(t, r.sys), actortest.Spawn(t, r.sys)
 		r.pid = r.owner.Child(checkpoint.New(checkpoint.Config{Pipeline: "p", Epoch: epoch, Store: r.store}))
@@ -190,7 +190,7 @@ func TestStoreThatStaysDownHalts(t *testing.T) {
 func TestYoungerOwnerHaltsAtOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.begin()
-		_, err := r.store.Acquire(t.Context(), "p", 0)
+		_, err := r.store.Acquire(t.Context(), "p", statestore.Claim{})
 		require.NoError(t, err)
 		r.send(r.ack(1, false))
 		got := actortest.Of[checkpoint.Halted](r.owner.Take())

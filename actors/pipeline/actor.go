@@ -143,9 +143,9 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 		var m acquired
 		ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 		defer cancel()
-		if m.err = stillOwner(ctx, store, p, mine); m.err == nil {
-			m.epoch, m.err = store.Acquire(ctx, p, floor)
-		}
+		// Mine: what another owner has taken over meanwhile is not taken back. It may have
+		// finished the run, which would then be done a second time.
+		m.epoch, m.err = store.Acquire(ctx, p, statestore.Claim{Floor: floor, Mine: mine})
 		if m.err == nil {
 			m.err = failpoint.Hit(failpoint.EpochIssued)
 		}
@@ -154,19 +154,6 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 		}
 		root.Send(self, m)
 	}, func(err error) { root.Send(self, acquired{err: err}) })
-}
-
-// stillOwner refuses to take back what another owner has taken over meanwhile: it may
-// have finished the run, which would then be done a second time. mine is 0 at the start.
-func stillOwner(ctx context.Context, store statestore.Store, p messages.PipelineID, mine messages.Epoch) error {
-	if mine == 0 {
-		return nil
-	}
-	st, err := store.Load(ctx, p)
-	if err == nil && st.Epoch > mine {
-		err = fmt.Errorf("%w: epoch %d was drawn, ours is %d", statestore.ErrFenced, st.Epoch, mine)
-	}
-	return err
 }
 
 func (a *Actor) onAcquired(c actor.Context, m acquired) {

@@ -249,7 +249,7 @@ func TestPanicOfThePipelineActorIsReportedOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 200))
 		var acquired int
-		w.store.AcquireFn = func(context.Context, messages.PipelineID, messages.Epoch) storetest.Fate {
+		w.store.AcquireFn = func(context.Context, messages.PipelineID, statestore.Claim) storetest.Fate {
 			acquired++
 			time.Sleep(time.Minute)
 			return storetest.Fate{}

@@ -97,7 +97,7 @@ func filled(b *testing.B, parts int) (*bbolt.Store, messages.Epoch, statestore.U
 
 func fill(b *testing.B, s *bbolt.Store, parts int) (messages.Epoch, statestore.Update) {
 	b.Helper()
-	e, err := s.Acquire(b.Context(), "a", 0)
+	e, err := s.Acquire(b.Context(), "a", statestore.Claim{})
 	require.NoError(b, err)
 	var u statestore.Update
 	for i := range parts {

@@ -74,7 +74,7 @@ func childSave(path string) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.Acquire(ctx, "a", 0)
+	e, err := s.Acquire(ctx, "a", statestore.Claim{})
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func childLimit(path string) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.Acquire(ctx, "a", 0)
+	e, err := s.Acquire(ctx, "a", statestore.Claim{})
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func makeSample(t *testing.T) sample {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	for i, id := range []messages.PipelineID{"first", "second", "third"} {
-		e, err := s.Acquire(t.Context(), id, 0)
+		e, err := s.Acquire(t.Context(), id, statestore.Claim{})
 		require.NoError(t, err)
 		var u statestore.Update
 		for part := range 130 / (i*40 + 1) { // branches, leaves, and a bucket inside a leaf
@@ -290,7 +290,7 @@ func TestRebuildSetsADamagedStoreAside(t *testing.T) {
 		aside, err := os.ReadFile(s.Aside())
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(database, aside), "it is kept as it was")
-		e, err := s.Acquire(t.Context(), "first", 7)
+		e, err := s.Acquire(t.Context(), "first", statestore.Claim{Floor: 7})
 		require.NoError(t, err)
 		require.EqualValues(t, 8, e)
 		require.NoError(t, s.Close())
@@ -348,7 +348,7 @@ func FuzzOpen(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "state.db")
 	s, err := bbolt.Open(f.Context(), bbolt.Config{Path: path})
 	require.NoError(f, err)
-	e, err := s.Acquire(f.Context(), "a", 0)
+	e, err := s.Acquire(f.Context(), "a", statestore.Claim{})
 	require.NoError(f, err)
 	for n := range 6 {
 		require.NoError(f, s.Save(f.Context(), "a", e, bigCommit(n)))
@@ -382,7 +382,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		_, err = s.Load(t.Context(), "a")
 		require.NoError(t, err, "what opens can be read")
-		_, err = s.Acquire(t.Context(), "a", 0)
+		_, err = s.Acquire(t.Context(), "a", statestore.Claim{})
 		require.NoError(t, err, "and written")
 		require.NoError(t, s.Close())
 		require.NoError(t, os.Remove(path+".id"))

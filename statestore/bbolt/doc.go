@@ -17,10 +17,13 @@
 //	pipelines/<name>/receipts/<part>   messages.Receipt
 //	pipelines/<name>/loads/<name>      highest load number reached, highest finished
 //	pipelines/<name>/runs/<ulid>       statestore.Run
+//	pipelines/<name>/history/<slot>    a kept checkpoint; slot: part, load, epoch, hour
+//	pipelines/<name>/orders/<key>      statestore.Order; key: load name, part
 //
 // A value is JSON behind a CRC32C over its place and itself. meta/digest sums up
 // all of them: a value that is missing, or is the one of an earlier day, is
-// noticed like one that is torn.
+// noticed like one that is torn. A file without a bucket has none of its values: one of
+// a program that did not know history and orders is opened as it is.
 //
 // # Damage
 //

@@ -25,7 +25,7 @@ func TestSystemASmallFileSystemFillsAndRecovers(t *testing.T) {
 
 	path := filepath.Join(mount, "state.db")
 	s := open(t, path)
-	e, err := s.Acquire(t.Context(), "a", 0)
+	e, err := s.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 	last := 0
 	for err == nil && last < 5000 {

@@ -44,7 +44,7 @@ func stored(t *testing.T, s statestore.Store) uint64 {
 func TestAFullDiskIsNamedAndChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
-	e, err := s.Acquire(t.Context(), "a", 0)
+	e, err := s.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 	random := rand.New(rand.NewPCG(3, 3)) //nolint:gosec // reproducible on purpose
 	commit := uint64(0)
@@ -59,7 +59,7 @@ func TestAFullDiskIsNamedAndChangesNothing(t *testing.T) {
 			require.ErrorIs(t, err, statestore.ErrFull)
 			require.Equal(t, messages.CodeStateFull, statestore.CodeOf(err))
 			require.Equal(t, commit, stored(t, s))
-			_, err = s.Acquire(t.Context(), "a", 0)
+			_, err = s.Acquire(t.Context(), "a", statestore.Claim{})
 			require.ErrorIs(t, err, statestore.ErrFull)
 			require.NoError(t, s.Save(t.Context(), "a", e, small(commit)), "what is stored already needs no space")
 		}
@@ -73,7 +73,7 @@ func TestAFullDiskIsNamedAndChangesNothing(t *testing.T) {
 func TestAFailedSyncEndsTheStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
-	e, err := s.Acquire(t.Context(), "a", 0)
+	e, err := s.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 	for commit := range uint64(10) {
 		require.NoError(t, s.Save(t.Context(), "a", e, small(commit)))
@@ -92,7 +92,7 @@ func TestAFailedSyncEndsTheStore(t *testing.T) {
 		require.Equal(t, cause, err.Error(), "the first cause stays")
 		_, err = s.Load(t.Context(), "a")
 		require.ErrorIs(t, err, statestore.ErrBroken)
-		_, err = s.Acquire(t.Context(), "a", 0)
+		_, err = s.Acquire(t.Context(), "a", statestore.Claim{})
 		require.ErrorIs(t, err, statestore.ErrBroken)
 		_, err = s.Runs(t.Context(), "a", 1)
 		require.ErrorIs(t, err, statestore.ErrBroken)

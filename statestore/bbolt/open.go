@@ -82,7 +82,7 @@ func open(ctx context.Context, c Config) (s *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.lock = lock
+	s.lock, s.now = lock, c.Now
 	return s, nil
 }
 

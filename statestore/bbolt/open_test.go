@@ -89,7 +89,7 @@ func TestASoundDatabaseRestoresItsIdentityFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	id := s.Identity()
-	_, err := s.Acquire(t.Context(), "a", 41)
+	_, err := s.Acquire(t.Context(), "a", statestore.Claim{Floor: 41})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	good, err := os.ReadFile(path + ".id")
@@ -191,13 +191,13 @@ func TestAnotherFormatIsRefused(t *testing.T) {
 func TestAnOldCopyIsLegalAndTheFloorRaisesItsEpochs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
-	e, err := s.Acquire(t.Context(), "a", 0)
+	e, err := s.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 	require.NoError(t, s.Save(t.Context(), "a", e, small(1)))
 	backup, err := os.ReadFile(path)
 	require.NoError(t, err)
 	for range 5 {
-		e, err = s.Acquire(t.Context(), "a", 0)
+		e, err = s.Acquire(t.Context(), "a", statestore.Claim{})
 		require.NoError(t, err)
 	}
 	require.NoError(t, s.Save(t.Context(), "a", e, small(2)))
@@ -206,7 +206,7 @@ func TestAnOldCopyIsLegalAndTheFloorRaisesItsEpochs(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, backup, 0o600))
 	s = open(t, path)
 	require.EqualValues(t, 1, stored(t, s))
-	again, err := s.Acquire(t.Context(), "a", e)
+	again, err := s.Acquire(t.Context(), "a", statestore.Claim{Floor: e})
 	require.NoError(t, err)
 	require.Equal(t, e+1, again)
 	require.NoError(t, s.Save(t.Context(), "a", again, small(2)))
@@ -217,7 +217,7 @@ func TestAnErrorOfASaveNamesPathAndPipeline(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	err := s.Save(t.Context(), "shop", 3, small(1))
-	require.EqualError(t, err, "save checkpoint of pipeline shop in "+path+": a newer owner has the pipeline: epoch 3 was presented, the pipeline has 0")
+	require.EqualError(t, err, "save checkpoint of pipeline shop, stream l, task p in "+path+": a newer owner has the pipeline: epoch 3 was presented, the pipeline has 0")
 	require.ErrorIs(t, openError(t, bbolt.Config{}), statestore.ErrInvalid)
 }
 

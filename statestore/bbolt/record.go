@@ -23,6 +23,8 @@ const (
 	kindReceipts = "receipts"
 	kindLoads    = "loads"
 	kindRuns     = "runs"
+	kindHistory  = "history"
+	kindOrders   = "orders"
 	kindMeta     = "meta"
 )
 
@@ -144,16 +146,21 @@ func unescape(s string) (string, error) {
 func mapReceipt(r messages.Receipt, f func(string) string) messages.Receipt {
 	r.Part = messages.PartID(f(string(r.Part)))
 	r.Load = f(r.Load)
-	r.Position.At = mapCursor(r.Position.At, f)
-	r.Position.Streams = slices.Clone(r.Position.Streams)
-	for i, s := range r.Position.Streams {
-		r.Position.Streams[i] = messages.StreamCursor{
+	r.Position = mapPosition(r.Position, f)
+	return r
+}
+
+func mapPosition(p messages.Position, f func(string) string) messages.Position {
+	p.At = mapCursor(p.At, f)
+	p.Streams = slices.Clone(p.Streams)
+	for i, s := range p.Streams {
+		p.Streams[i] = messages.StreamCursor{
 			Stream: messages.StreamID(f(string(s.Stream))),
 			State:  messages.StreamState(f(string(s.State))),
 			At:     mapCursor(s.At, f),
 		}
 	}
-	return r
+	return p
 }
 
 func mapCursor(c messages.Cursor, f func(string) string) messages.Cursor {

@@ -17,7 +17,7 @@ func (s *Store) Save(ctx context.Context, p messages.PipelineID, e messages.Epoc
 	err := u.Check(p)
 	if err == nil {
 		err = s.update(ctx, func(l *ledger) error {
-			if err := l.save(p, e, u); err != nil {
+			if err := l.save(p, e, u, s.now()); err != nil {
 				return err
 			}
 			return failpoint.Hit(failpoint.StateMid)
@@ -27,12 +27,12 @@ func (s *Store) Save(ctx context.Context, p messages.PipelineID, e messages.Epoc
 		err = failpoint.Hit(failpoint.StateAfter)
 	}
 	if err != nil {
-		return s.fail("save checkpoint", p, err)
+		return statestore.SaveError(s.path, p, u, err)
 	}
 	return nil
 }
 
-func (l *ledger) save(p messages.PipelineID, e messages.Epoch, u statestore.Update) error {
+func (l *ledger) save(p messages.PipelineID, e messages.Epoch, u statestore.Update, now time.Time) error {
 	b := l.tx.Bucket(bucketPipelines).Bucket([]byte(p))
 	stored, err := readEpoch(b, p)
 	if err != nil {
@@ -41,26 +41,14 @@ func (l *ledger) save(p messages.PipelineID, e messages.Epoch, u statestore.Upda
 	if stored == 0 || stored != e { // I4
 		return fmt.Errorf("%w: epoch %d was presented, the pipeline has %d", statestore.ErrFenced, e, stored)
 	}
-	c := &change{ledger: l, name: string(p), loads: map[string]loadRecord{}, begun: map[string]uint64{}}
+	c := &change{ledger: l, name: string(p), now: utc(now), loads: map[string]loadRecord{}, begun: map[string]uint64{}}
 	if err := c.openBuckets(b); err != nil {
 		return err
 	}
-	for _, name := range u.Forget {
-		if err := c.forget(name); err != nil {
-			return err
-		}
+	if err := c.checkpoints(u); err != nil {
+		return err
 	}
-	for _, r := range u.Receipts {
-		if err := c.receipt(r); err != nil {
-			return &taskError{r.Part, err}
-		}
-	}
-	for _, id := range u.Finished {
-		if err := c.finished(id); err != nil {
-			return err
-		}
-	}
-	if err := c.sweep(); err != nil {
+	if err := c.orders(u); err != nil {
 		return err
 	}
 	if u.Run != nil {
@@ -69,22 +57,45 @@ func (l *ledger) save(p messages.PipelineID, e messages.Epoch, u statestore.Upda
 	return nil
 }
 
+// checkpoints applies what u says about loads and their receipts.
+func (c *change) checkpoints(u statestore.Update) error {
+	for _, name := range u.Forget {
+		if err := c.forget(name); err != nil {
+			return statestore.About(name, "", err)
+		}
+	}
+	for _, r := range u.Receipts {
+		if err := c.receipt(r); err != nil {
+			return statestore.About(r.Load, r.Part, err)
+		}
+	}
+	for _, id := range u.Finished {
+		if err := c.finished(id); err != nil {
+			return statestore.About(id.Name, "", err)
+		}
+	}
+	return c.sweep()
+}
+
 // change is one Save under way.
 type change struct {
 	*ledger
 	name                  string // of the pipeline
+	now                   time.Time
 	receipts, marks, runs *bolt.Bucket
+	history, standing     *bolt.Bucket          // standing: the orders
 	loads                 map[string]loadRecord // as far as they were read
 	begun                 map[string]uint64     // names that reached a new number: smaller receipts go
 }
 
-// openBuckets finds the buckets of the pipeline, and creates what is missing. A
-// bucket alone is no change: it is committed with the first value.
+// openBuckets finds the buckets of the pipeline, and creates what is missing, also in
+// a file of a program that did not know all of them. A bucket alone is no change: it is
+// committed with the first value.
 func (c *change) openBuckets(b *bolt.Bucket) (err error) {
 	for _, k := range []struct {
 		kind string
 		b    **bolt.Bucket
-	}{{kindReceipts, &c.receipts}, {kindLoads, &c.marks}, {kindRuns, &c.runs}} {
+	}{{kindReceipts, &c.receipts}, {kindLoads, &c.marks}, {kindRuns, &c.runs}, {kindHistory, &c.history}, {kindOrders, &c.standing}} {
 		if *k.b, err = b.CreateBucketIfNotExists([]byte(k.kind)); err != nil {
 			return err
 		}
@@ -120,12 +131,16 @@ func (c *change) forget(name string) error {
 	if err := c.remove(c.marks, c.address(kindLoads, name)); err != nil {
 		return err
 	}
-	return c.removeReceipts(func(r messages.Receipt) bool { return r.Load == name })
+	if err := c.removeReceipts(func(r messages.Receipt) bool { return r.Load == name }); err != nil {
+		return err
+	}
+	return c.removeKept(func(id messages.LoadID) bool { return id.Name == name })
 }
 
 // receipt stores r unless it is behind what is stored (I1: never lower a version).
 func (c *change) receipt(r messages.Receipt) error {
-	l, err := c.load(r.Load)
+	load := r.LoadID()
+	l, err := c.load(load.Name)
 	if err != nil || r.Version.Load < l.reached() {
 		return err
 	}
@@ -136,15 +151,19 @@ func (c *change) receipt(r messages.Receipt) error {
 			return err
 		}
 	}
-	if err := c.put(c.receipts, a, mapReceipt(r, escape)); err != nil {
+	r = mapReceipt(r, escape)
+	if err := c.put(c.receipts, a, r); err != nil {
 		return err
 	}
-	if r.Version.Load <= l.Current {
+	if err := c.keep(a.key, load, r); err != nil {
+		return err
+	}
+	if load.Number <= l.Current {
 		return nil
 	}
-	l.Current = r.Version.Load
-	c.begun[r.Load] = l.Current
-	return c.setLoad(r.Load, l)
+	l.Current = load.Number
+	c.begun[load.Name] = l.Current
+	return c.setLoad(load.Name, l)
 }
 
 func (c *change) finished(id messages.LoadID) error {
@@ -156,16 +175,20 @@ func (c *change) finished(id messages.LoadID) error {
 	return c.setLoad(id.Name, l)
 }
 
-// sweep removes the receipts of loads that newer ones have replaced. It reads all
-// receipts, but only when a load has begun.
+// sweep removes the receipts of loads that newer ones have replaced, and their history.
+// It reads all receipts, but only when a load has begun.
 func (c *change) sweep() error {
 	if len(c.begun) == 0 {
 		return nil
 	}
-	return c.removeReceipts(func(r messages.Receipt) bool {
-		n, ok := c.begun[r.Load]
-		return ok && r.Version.Load < n
-	})
+	replaced := func(id messages.LoadID) bool {
+		n, ok := c.begun[id.Name]
+		return ok && id.Number < n
+	}
+	if err := c.removeReceipts(func(r messages.Receipt) bool { return replaced(r.LoadID()) }); err != nil {
+		return err
+	}
+	return c.removeKept(replaced)
 }
 
 func (c *change) removeReceipts(which func(messages.Receipt) bool) error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type Store struct {
 	file  *os.File // of the database; db owns it once there is one
 	db    *bolt.DB
 	lock  *os.File
+	now   func() time.Time
 
 	writer chan struct{}         // capacity 1: full while a write transaction runs
 	end    atomic.Pointer[error] // what ended the store; nil: usable
@@ -44,12 +46,12 @@ func (s *Store) Identity() string { return s.id.Identity }
 func (s *Store) Aside() string { return s.aside }
 
 // Acquire implements statestore.Store.
-func (s *Store) Acquire(ctx context.Context, p messages.PipelineID, floor messages.Epoch) (messages.Epoch, error) {
+func (s *Store) Acquire(ctx context.Context, p messages.PipelineID, c statestore.Claim) (messages.Epoch, error) {
 	var epoch messages.Epoch
 	err := statestore.CheckName("pipeline", string(p))
 	if err == nil {
 		err = s.update(ctx, func(l *ledger) (err error) {
-			epoch, err = l.acquire(p, floor)
+			epoch, err = l.acquire(p, c)
 			return err
 		})
 	}
@@ -59,7 +61,7 @@ func (s *Store) Acquire(ctx context.Context, p messages.PipelineID, floor messag
 	return epoch, nil
 }
 
-func (l *ledger) acquire(p messages.PipelineID, floor messages.Epoch) (messages.Epoch, error) {
+func (l *ledger) acquire(p messages.PipelineID, c statestore.Claim) (messages.Epoch, error) {
 	b, err := l.tx.Bucket(bucketPipelines).CreateBucketIfNotExists([]byte(p))
 	if err != nil {
 		return 0, err
@@ -68,7 +70,10 @@ func (l *ledger) acquire(p messages.PipelineID, floor messages.Epoch) (messages.
 	if err != nil {
 		return 0, err
 	}
-	highest := max(stored, floor)
+	if c.Mine > 0 && stored > c.Mine { // I4
+		return 0, fmt.Errorf("%w: epoch %d was drawn, %d was presented", statestore.ErrFenced, stored, c.Mine)
+	}
+	highest := max(stored, c.Floor, c.Mine)
 	if highest == math.MaxUint64 {
 		return 0, fmt.Errorf("%w: there is no epoch above %d", statestore.ErrInvalid, highest)
 	}
@@ -113,7 +118,9 @@ func loadState(b *bolt.Bucket, p messages.PipelineID) (st statestore.State, err 
 	if err != nil {
 		return st, err
 	}
+	reached := map[string]uint64{}
 	err = each(b, p, kindLoads, decode[loadRecord], func(name string, l loadRecord) {
+		reached[name] = l.reached()
 		if l.Finished > 0 {
 			st.Finished = append(st.Finished, messages.LoadID{Name: name, Number: l.Finished})
 		}
@@ -122,9 +129,13 @@ func loadState(b *bolt.Bucket, p messages.PipelineID) (st statestore.State, err 
 		return st, err
 	}
 	runs, err := loadRuns(b, p)
-	if err == nil && len(runs) > 0 && runs[0].Ended.IsZero() {
+	if err != nil {
+		return st, err
+	}
+	if len(runs) > 0 && runs[0].Ended.IsZero() {
 		st.Run = runs[0]
 	}
+	st.Orders, err = loadOrders(b, p, reached, st.Receipts)
 	return st, err
 }
 
@@ -165,6 +176,20 @@ func (s *Store) Runs(ctx context.Context, p messages.PipelineID, limit int) (run
 	return runs[:min(len(runs), max(0, limit))], nil
 }
 
+// Pipelines implements statestore.Store.
+func (s *Store) Pipelines(ctx context.Context) (ids []messages.PipelineID, err error) {
+	err = s.view(ctx, func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketPipelines).ForEachBucket(func(name []byte) error {
+			ids = append(ids, messages.PipelineID(name))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, s.fail("list pipelines", "", err)
+	}
+	return ids, nil
+}
+
 // Close implements statestore.Store. It waits for the calls that are under way.
 func (s *Store) Close() error {
 	s.using.Lock()
@@ -192,18 +217,5 @@ func (s *Store) shut() error {
 
 // fail says what was attempted, on what.
 func (s *Store) fail(op string, p messages.PipelineID, err error) error {
-	e := &statestore.Error{Op: op, Path: s.path, Pipeline: p, Err: err}
-	if t, ok := errors.AsType[*taskError](err); ok {
-		e.Part, e.Err = t.part, t.err
-	}
-	return e
+	return statestore.Wrap(statestore.Error{Op: op, Path: s.path, Pipeline: p, Err: err})
 }
-
-// taskError says which task an error is about, on its way to fail.
-type taskError struct {
-	part messages.PartID
-	err  error
-}
-
-func (e *taskError) Error() string { return e.err.Error() }
-func (e *taskError) Unwrap() error { return e.err }

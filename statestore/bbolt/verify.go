@@ -92,6 +92,10 @@ func verifyValue(a address, value []byte) (err error) {
 		_, err = decode[loadRecord](a, value)
 	case kindRuns:
 		_, err = decodeRun(a, value)
+	case kindHistory:
+		_, err = decodeKept(a, value)
+	case kindOrders:
+		_, err = decodeOrder(a, value)
 	default:
 		err = damaged("values of the kind %q", a.kind)
 	}

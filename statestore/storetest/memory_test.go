@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -18,6 +19,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMemoryConforms(t *testing.T) {
 	storetest.Run(t, func(*testing.T) func() (statestore.Store, error) {
 		m := storetest.NewMemory("memory")
+		return func() (statestore.Store, error) {
+			m = m.Copy()
+			return m, nil
+		}
+	})
+}
+
+func TestMemoryConformsAtAnyTime(t *testing.T) {
+	storetest.RunClock(t, func(_ *testing.T, now func() time.Time) func() (statestore.Store, error) {
+		m := storetest.NewMemory("memory")
+		m.Now = now
 		return func() (statestore.Store, error) {
 			m = m.Copy()
 			return m, nil
@@ -48,7 +60,7 @@ func TestMemoryDoesWhatItsFateSays(t *testing.T) {
 	m.SaveFn = func(context.Context, messages.PipelineID, messages.Epoch, statestore.Update) storetest.Fate {
 		return fate
 	}
-	_, err := m.Acquire(t.Context(), "a", 0)
+	_, err := m.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 
 	fate = storetest.Fate{Err: boom}
@@ -61,10 +73,10 @@ func TestMemoryDoesWhatItsFateSays(t *testing.T) {
 	require.NoError(t, save(m, 3))
 	require.EqualValues(t, 3, commitOf(t, m))
 
-	m.AcquireFn = func(context.Context, messages.PipelineID, messages.Epoch) storetest.Fate {
+	m.AcquireFn = func(context.Context, messages.PipelineID, statestore.Claim) storetest.Fate {
 		return storetest.Fate{Err: boom, Done: true}
 	}
-	_, err = m.Acquire(t.Context(), "a", 0)
+	_, err = m.Acquire(t.Context(), "a", statestore.Claim{})
 	require.ErrorIs(t, err, boom)
 	require.ErrorIs(t, save(m, 4), statestore.ErrFenced, "the epoch was raised although nobody was told")
 
@@ -75,7 +87,7 @@ func TestMemoryDoesWhatItsFateSays(t *testing.T) {
 
 func TestMemoryCopyIsIndependent(t *testing.T) {
 	m := storetest.NewMemory("memory")
-	_, err := m.Acquire(t.Context(), "a", 0)
+	_, err := m.Acquire(t.Context(), "a", statestore.Claim{})
 	require.NoError(t, err)
 	require.NoError(t, save(m, 1))
 	backup := m.Copy()

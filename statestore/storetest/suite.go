@@ -27,6 +27,7 @@ func Run(t *testing.T, f Factory) {
 		{"an unknown pipeline is empty", testUnknown},
 		{"epochs only grow", testEpochs},
 		{"no epoch follows the highest", testLastEpoch},
+		{"a claim that was overtaken is fenced", testClaim},
 		{"only the owner saves", testFencing},
 		{"cursors keep their type", testCursors},
 		{"names are any bytes", testNames},
@@ -36,6 +37,12 @@ func Run(t *testing.T, f Factory) {
 		{"a late receipt of a replaced load changes nothing", testLateReceipt},
 		{"finished marks stay", testFinished},
 		{"forget drops a load by name", testForget},
+		{"checkpoints are kept", testHistory},
+		{"old checkpoints are dropped", testHistoryKept},
+		{"checkpoints go with their load", testHistoryDropped},
+		{"orders stand until they are done or taken back", testOrders},
+		{"orders become void by themselves", testOrdersAreVoid},
+		{"orders go with their load", testOrdersForgotten},
 		{"saving again changes nothing", testRepeat},
 		{"an unfinished run is found again", testRun},
 		{"a run that ended stays ended", testRunEnded},
@@ -43,6 +50,7 @@ func Run(t *testing.T, f Factory) {
 		{"old runs are dropped", testRunsKept},
 		{"many parts in one step", testManyParts},
 		{"pipelines are independent", testPipelines},
+		{"pipelines are listed", testPipelineNames},
 		{"nothing is shared with the caller", testAliases},
 		{"a cancelled call changes nothing", testCancelled},
 		{"a closed store refuses", testClosed},
@@ -80,7 +88,7 @@ func (p *place) reopen() {
 
 func (p *place) acquire(id messages.PipelineID) messages.Epoch {
 	p.Helper()
-	e, err := p.store.Acquire(p.Context(), id, 0)
+	e, err := p.store.Acquire(p.Context(), id, statestore.Claim{})
 	require.NoError(p, err)
 	return e
 }
@@ -139,10 +147,10 @@ func testEpochs(t *testing.T, p *place) {
 	p.reopen()
 	require.EqualValues(t, 3, p.acquire("a"))
 
-	e, err := p.store.Acquire(t.Context(), "a", 40)
+	e, err := p.store.Acquire(t.Context(), "a", statestore.Claim{Floor: 40})
 	require.NoError(t, err)
 	require.EqualValues(t, 41, e, "a destination that knows epoch 40 raises it")
-	e, err = p.store.Acquire(t.Context(), "a", 7)
+	e, err = p.store.Acquire(t.Context(), "a", statestore.Claim{Floor: 7})
 	require.NoError(t, err)
 	require.EqualValues(t, 42, e, "a lower floor does not matter")
 	p.reopen()
@@ -151,10 +159,10 @@ func testEpochs(t *testing.T, p *place) {
 }
 
 func testLastEpoch(t *testing.T, p *place) {
-	e, err := p.store.Acquire(t.Context(), "a", math.MaxUint64-1)
+	e, err := p.store.Acquire(t.Context(), "a", statestore.Claim{Floor: math.MaxUint64 - 1})
 	require.NoError(t, err)
 	require.EqualValues(t, uint64(math.MaxUint64), e)
-	_, err = p.store.Acquire(t.Context(), "a", 0)
+	_, err = p.store.Acquire(t.Context(), "a", statestore.Claim{})
 	require.ErrorIs(t, err, statestore.ErrInvalid)
 	require.Equal(t, e, p.load("a").Epoch)
 }
@@ -192,6 +200,12 @@ func testInvalid(t *testing.T, p *place) {
 		"load 0":        receipts(good, receipt("orders", "orders/1", 0, 1)),
 		"finished 0":    {Receipts: []messages.Receipt{good}, Finished: []messages.LoadID{{Name: "orders"}}},
 		"forget none":   {Receipts: []messages.Receipt{good}, Forget: []string{""}},
+		"revoke none":   {Receipts: []messages.Receipt{good}, Revoke: []string{""}},
+		"order 0":       {Receipts: []messages.Receipt{good}, Orders: []statestore.Order{reset("orders", 0)}},
+		"order without": {Receipts: []messages.Receipt{good}, Orders: []statestore.Order{reset("", 1)}},
+		"order's part":  {Receipts: []messages.Receipt{good}, Orders: []statestore.Order{rewind("orders", long, 1, 1)}},
+		"order's load":  {Receipts: []messages.Receipt{good}, Orders: []statestore.Order{{Load: messages.LoadID{Name: "orders", Number: 1}, Part: "p", From: messages.Version{Load: 2}}}},
+		"order's year":  {Receipts: []messages.Receipt{good}, Orders: []statestore.Order{{Load: messages.LoadID{Name: "orders", Number: 1}, Given: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}}},
 		"run without":   {Receipts: []messages.Receipt{good}, Run: &statestore.Run{}},
 		"year 10000":    {Receipts: []messages.Receipt{good}, Run: &statestore.Run{ID: "r", Started: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
 		"negative year": {Receipts: []messages.Receipt{good}, Run: &statestore.Run{ID: "r", Ended: time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC)}},
@@ -199,9 +213,9 @@ func testInvalid(t *testing.T, p *place) {
 		require.ErrorIs(t, p.store.Save(t.Context(), "a", e, u), statestore.ErrInvalid, name)
 		require.Empty(t, p.load("a").Receipts, name)
 	}
-	_, err := p.store.Acquire(t.Context(), "", 0)
+	_, err := p.store.Acquire(t.Context(), "", statestore.Claim{})
 	require.ErrorIs(t, err, statestore.ErrInvalid)
-	_, err = p.store.Acquire(t.Context(), messages.PipelineID(long), 0)
+	_, err = p.store.Acquire(t.Context(), messages.PipelineID(long), statestore.Claim{})
 	require.ErrorIs(t, err, statestore.ErrInvalid)
 }
 
@@ -224,18 +238,24 @@ func testAliases(t *testing.T, p *place) {
 		Streams: []messages.StreamCursor{{Stream: "s", State: messages.StreamSnapshot, At: messages.Int64Cursor(5)}},
 	}
 	u := statestore.Update{Receipts: []messages.Receipt{mine}, Finished: []messages.LoadID{{Name: "n", Number: 1}}, Run: &statestore.Run{ID: "r1", State: messages.RunRunning}}
+	order := reset("n", 2)
+	order.Part, order.From.Load, order.To.At = "n/1", 2, messages.TupleCursor(messages.Int64Cursor(1), messages.Int64Cursor(2))
+	u.Orders = []statestore.Order{order}
 	p.save("a", e, u)
-	want := p.load("a")
+	want, kept := p.load("a"), p.history("a", "slot:x")
 
-	u.Receipts[0].Load, u.Finished[0].Name, u.Run.ID = "changed", "changed", "changed"
+	u.Receipts[0].Load, u.Finished[0].Name, u.Run.ID, u.Orders[0].Load.Name = "changed", "changed", "changed", "changed"
+	order.To.At.Parts[0] = messages.Int64Cursor(99)
 	mine.Position.At.Parts[0], mine.Position.Streams[0].Stream = messages.Int64Cursor(99), "changed"
 	require.Equal(t, want, p.load("a"))
 
 	got := p.load("a")
 	got.Receipts[0].Position.At.Parts[0], got.Receipts[0].Position.Streams[0].Stream = messages.Int64Cursor(98), "changed"
-	got.Finished[0].Name = "changed"
+	got.Finished[0].Name, got.Orders[0].Load.Name, got.Orders[0].To.At.Parts[0] = "changed", "changed", messages.Int64Cursor(98)
+	p.history("a", "slot:x")[0].Receipt.Position.At.Parts[0] = messages.Int64Cursor(97)
 	p.runs("a", 1)[0].ID = "changed"
 	require.Equal(t, want, p.load("a"))
+	require.Equal(t, kept, p.history("a", "slot:x"))
 	require.Equal(t, "r1", p.runs("a", 1)[0].ID)
 }
 
@@ -244,11 +264,15 @@ func testCancelled(t *testing.T, p *place) {
 	want := p.load("a")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errReason)
-	_, err := p.store.Acquire(ctx, "a", 0)
+	_, err := p.store.Acquire(ctx, "a", statestore.Claim{})
 	require.ErrorIs(t, err, errReason)
 	_, err = p.store.Load(ctx, "a")
 	require.ErrorIs(t, err, errReason)
 	_, err = p.store.Runs(ctx, "a", 1)
+	require.ErrorIs(t, err, errReason)
+	_, err = p.store.History(ctx, "a", "p")
+	require.ErrorIs(t, err, errReason)
+	_, err = p.store.Pipelines(ctx)
 	require.ErrorIs(t, err, errReason)
 	require.ErrorIs(t, p.store.Save(ctx, "a", e, receipts(receipt("l", "p", 1, 1))), errReason)
 	require.Equal(t, want, p.load("a"))
@@ -258,11 +282,15 @@ func testClosed(t *testing.T, p *place) {
 	e := p.acquire("a")
 	require.NoError(t, p.store.Close())
 	require.NoError(t, p.store.Close(), "closing twice is fine")
-	_, err := p.store.Acquire(t.Context(), "a", 0)
+	_, err := p.store.Acquire(t.Context(), "a", statestore.Claim{})
 	require.Error(t, err)
 	_, err = p.store.Load(t.Context(), "a")
 	require.Error(t, err)
 	_, err = p.store.Runs(t.Context(), "a", 1)
+	require.Error(t, err)
+	_, err = p.store.History(t.Context(), "a", "p")
+	require.Error(t, err)
+	_, err = p.store.Pipelines(t.Context())
 	require.Error(t, err)
 	require.Error(t, p.store.Save(t.Context(), "a", e, receipts(receipt("l", "p", 1, 1))))
 	p.reopen()
@@ -272,24 +300,45 @@ func testClosed(t *testing.T, p *place) {
 
 func testErrors(t *testing.T, p *place) {
 	require.NotEmpty(t, p.store.Identity())
-	err := p.store.Save(t.Context(), "a", 3, statestore.Update{})
-	var e *statestore.Error
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, "save checkpoint", e.Op)
-	require.EqualValues(t, "a", e.Pipeline)
+	check := func(err error, want statestore.Error) {
+		t.Helper()
+		var e *statestore.Error
+		require.ErrorAs(t, err, &e)
+		require.NotEmpty(t, e.Path, "where")
+		require.ErrorContains(t, err, e.Path)
+		want.Path, want.Err = e.Path, e.Err
+		require.Equal(t, want, *e)
+	}
+	one := receipts(receipt("orders", "orders/0", 1, 1), receipt("orders", "orders/0", 1, 2))
+	err := p.store.Save(t.Context(), "a", 3, one)
 	require.Equal(t, messages.CodeFenced, statestore.CodeOf(err))
+	check(err, statestore.Error{Op: "save checkpoint", Pipeline: "a", Stream: "orders", Part: "orders/0"})
+	one.Receipts = append(one.Receipts, receipt("orders", "orders/1", 1, 1))
+	check(p.store.Save(t.Context(), "a", 3, one), statestore.Error{Op: "save checkpoint", Pipeline: "a", Stream: "orders"})
+	one.Receipts = append(one.Receipts, receipt("customers", "customers/1", 0, 1))
+	check(p.store.Save(t.Context(), "a", 3, one), statestore.Error{Op: "save checkpoint", Pipeline: "a", Stream: "customers", Part: "customers/1"})
+	one.Receipts[3].Version.Load = 1
+	check(p.store.Save(t.Context(), "a", 3, one), statestore.Error{Op: "save checkpoint", Pipeline: "a"})
+	check(p.store.Save(t.Context(), "a", 3, orders(reset("orders", 1))), statestore.Error{Op: "save checkpoint", Pipeline: "a", Stream: "orders"})
+	check(p.store.Save(t.Context(), "a", 3, statestore.Update{}), statestore.Error{Op: "save checkpoint", Pipeline: "a"})
 
-	_, err = p.store.Acquire(t.Context(), "", 0)
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, "acquire epoch", e.Op)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errReason)
+	err = p.store.Save(ctx, "a", 3, receipts(receipt("orders", "orders/0", 1, 1)))
+	check(err, statestore.Error{Op: "save checkpoint", Pipeline: "a", Stream: "orders", Part: "orders/0"})
+	require.ErrorIs(t, err, errReason, "the cause is there")
 
+	_, err = p.store.Acquire(t.Context(), "", statestore.Claim{})
+	check(err, statestore.Error{Op: "acquire epoch"})
 	require.NoError(t, p.store.Close())
 	_, err = p.store.Load(t.Context(), "a")
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, "load state", e.Op)
+	check(err, statestore.Error{Op: "load state", Pipeline: "a"})
 	require.Equal(t, messages.CodeState, statestore.CodeOf(err))
 	_, err = p.store.Runs(t.Context(), "a", 1)
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, "list runs", e.Op)
+	check(err, statestore.Error{Op: "list runs", Pipeline: "a"})
+	_, err = p.store.History(t.Context(), "a", "orders/0")
+	check(err, statestore.Error{Op: "list checkpoints", Pipeline: "a", Part: "orders/0"})
+	_, err = p.store.Pipelines(t.Context())
+	check(err, statestore.Error{Op: "list pipelines"})
 	p.reopen()
 }

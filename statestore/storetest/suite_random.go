@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,7 +24,7 @@ func testConcurrentAcquire(t *testing.T, p *place) {
 	for i := range got {
 		wg.Go(func() {
 			for range times {
-				e, err := p.store.Acquire(t.Context(), "a", 0)
+				e, err := p.store.Acquire(t.Context(), "a", statestore.Claim{})
 				if err != nil {
 					t.Errorf("acquire: %v", err)
 					return
@@ -53,7 +54,7 @@ func testConcurrentFencing(t *testing.T, p *place) {
 		wg     sync.WaitGroup
 	)
 	life := func() error {
-		e, err := p.store.Acquire(t.Context(), "a", 0)
+		e, err := p.store.Acquire(t.Context(), "a", statestore.Claim{})
 		if err != nil {
 			return err
 		}
@@ -126,7 +127,10 @@ func testConcurrentSaves(t *testing.T, p *place) {
 
 // testModel does the same random things to the store and to Memory, and compares
 // everything that can be seen.
-func testModel(t *testing.T, p *place) {
+func testModel(t *testing.T, p *place) { walkAll(t, p, nil) }
+
+// walkAll walks with many seeds. clock, if there is one, is that of the store.
+func walkAll(t *testing.T, p *place, clock *clock) {
 	first, seeds := uint64(1), uint64(25)
 	if s := os.Getenv("RB_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -135,10 +139,13 @@ func testModel(t *testing.T, p *place) {
 	}
 	for seed := first; seed < first+seeds; seed++ {
 		w := &walk{
-			place: p, model: NewMemory(""), random: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // reproducible on purpose
+			place: p, clock: clock, model: NewMemory(""), random: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // reproducible on purpose
 			names: []messages.PipelineID{
 				messages.PipelineID(fmt.Sprintf("first-%d", seed)), messages.PipelineID(fmt.Sprintf("second-%d", seed)),
 			},
+		}
+		if clock != nil {
+			w.model.Now = clock.now
 		}
 		for step := range 40 {
 			what := w.step()
@@ -152,6 +159,7 @@ func testModel(t *testing.T, p *place) {
 // walk is one random test.
 type walk struct {
 	*place
+	clock  *clock // of the store and the model; nil: each has its own
 	model  *Memory
 	random *rand.Rand
 	names  []messages.PipelineID
@@ -159,19 +167,17 @@ type walk struct {
 
 func (w *walk) step() (what string) {
 	id := w.names[w.random.IntN(len(w.names))]
-	ctx := w.Context()
+	if w.clock != nil {
+		w.clock.at = w.clock.at.Add(time.Duration(w.random.IntN(50)-10) * time.Minute)
+	}
 	switch n := w.random.IntN(20); {
 	case n == 0:
 		w.reopen()
 		what = "open again"
 	case n <= 3:
-		floor := messages.Epoch(w.random.Uint64N(4)) * messages.Epoch(w.random.Uint64N(10))
-		what = fmt.Sprintf("acquire %s above %d", id, floor)
-		got, err := w.store.Acquire(ctx, id, floor)
-		want, wantErr := w.model.Acquire(ctx, id, floor)
-		w.same(what, want, got, wantErr, err)
+		what = w.acquire(id)
 	default:
-		st, err := w.model.Load(ctx, id)
+		st, err := w.model.Load(w.Context(), id)
 		require.NoError(w, err)
 		e := st.Epoch
 		if w.random.IntN(8) == 0 {
@@ -179,19 +185,65 @@ func (w *walk) step() (what string) {
 		}
 		u := w.update(e)
 		what = fmt.Sprintf("save %+v at epoch %d of %s", u, e, id)
-		w.same(what, nil, nil, w.model.Save(ctx, id, e, u), w.store.Save(ctx, id, e, u))
+		w.same(what, nil, nil, w.model.Save(w.Context(), id, e, u), w.store.Save(w.Context(), id, e, u))
 	}
 	for _, id := range w.names {
-		want, wantErr := w.model.Load(ctx, id)
-		got, err := w.store.Load(ctx, id)
-		w.same(what, want, got, wantErr, err)
-		runs, wantErr := w.model.Runs(ctx, id, 5)
-		gotRuns, err := w.store.Runs(ctx, id, 5)
-		if len(runs)+len(gotRuns) > 0 {
-			w.same(what, runs, gotRuns, wantErr, err)
-		}
+		w.look(what, id)
 	}
 	return what
+}
+
+func (w *walk) acquire(id messages.PipelineID) (what string) {
+	c := statestore.Claim{Floor: messages.Epoch(w.random.Uint64N(4)) * messages.Epoch(w.random.Uint64N(10))}
+	if w.random.IntN(2) == 0 {
+		st, err := w.model.Load(w.Context(), id)
+		require.NoError(w, err)
+		c.Mine = st.Epoch + messages.Epoch(w.random.Uint64N(3)) - min(st.Epoch, 1)
+	}
+	what = fmt.Sprintf("acquire %s by %+v", id, c)
+	got, err := w.store.Acquire(w.Context(), id, c)
+	want, wantErr := w.model.Acquire(w.Context(), id, c)
+	w.same(what, want, got, wantErr, err)
+	return what
+}
+
+// look compares what can be seen of a pipeline.
+func (w *walk) look(what string, id messages.PipelineID) {
+	w.Helper()
+	want, wantErr := w.model.Load(w.Context(), id)
+	got, err := w.store.Load(w.Context(), id)
+	w.same(what, want, got, wantErr, err)
+	runs, wantErr := w.model.Runs(w.Context(), id, 5)
+	gotRuns, err := w.store.Runs(w.Context(), id, 5)
+	if len(runs)+len(gotRuns) > 0 {
+		w.same(what, runs, gotRuns, wantErr, err)
+	}
+	for _, load := range walkLoads {
+		for n := range walkParts {
+			part := messages.PartID(fmt.Sprintf("%s/%d", load, n))
+			kept, wantErr := w.model.History(w.Context(), id, part)
+			gotKept, err := w.store.History(w.Context(), id, part)
+			w.same(fmt.Sprintf("%s: history of %s", what, part), w.visible(kept), w.visible(gotKept), wantErr, err)
+		}
+	}
+}
+
+// visible is what two stores must agree about: all, if they have one clock; else the last
+// checkpoint of each epoch, since an hour may end between the two.
+func (w *walk) visible(kept []statestore.Kept) (all []statestore.Kept) {
+	seen := map[string]bool{}
+	for _, k := range kept {
+		if w.clock == nil {
+			k.Saved = time.Time{}
+			slot := fmt.Sprint(k.Receipt.LoadID(), k.Receipt.Token.Epoch)
+			if seen[slot] {
+				continue
+			}
+			seen[slot] = true
+		}
+		all = append(all, k)
+	}
+	return all
 }
 
 func (w *walk) same(what string, want, got any, wantErr, err error) {
@@ -204,16 +256,21 @@ func (w *walk) same(what string, want, got any, wantErr, err error) {
 	}
 }
 
+// What a walk is about.
+var walkLoads = []string{"orders", "customers", "slot:x"}
+
+const walkParts = 3 // of each load
+
 func (w *walk) update(e messages.Epoch) (u statestore.Update) {
-	loads := []string{"orders", "customers", "slot:x"}
-	load := func() string { return loads[w.random.IntN(len(loads))] }
+	load := func() string { return walkLoads[w.random.IntN(len(walkLoads))] }
 	for range w.random.IntN(4) {
 		name := load()
-		part := fmt.Sprintf("%s/%d", name, w.random.IntN(3))
+		part := fmt.Sprintf("%s/%d", name, w.random.IntN(walkParts))
 		if w.random.IntN(10) == 0 {
 			part = fmt.Sprintf("shared/%d", w.random.IntN(2)) // one part in two loads
 		}
 		r := receipt(name, part, 1+w.random.Uint64N(3), w.random.Uint64N(4))
+		r.Token.Epoch = messages.Epoch(1 + w.random.Uint64N(3))
 		r.Final = w.random.IntN(4) == 0
 		all := cursors()
 		r.Position.At = all[w.random.IntN(len(all)-3)] // without the largest
@@ -224,6 +281,17 @@ func (w *walk) update(e messages.Epoch) (u statestore.Update) {
 	}
 	if w.random.IntN(12) == 0 {
 		u.Forget = append(u.Forget, load())
+	}
+	for range w.random.IntN(6) / 3 {
+		name, number := load(), 1+w.random.Uint64N(3)
+		o := reset(name, number)
+		if w.random.IntN(2) == 0 {
+			o = rewind(name, fmt.Sprintf("%s/%d", name, w.random.IntN(walkParts)), number, w.random.Uint64N(4))
+		}
+		u.Orders = append(u.Orders, o)
+	}
+	if w.random.IntN(8) == 0 {
+		u.Revoke = append(u.Revoke, load())
 	}
 	if w.random.IntN(4) == 0 {
 		u.Run = &statestore.Run{ID: fmt.Sprintf("01J%d", w.random.IntN(6)), Epoch: e, Started: day(1), State: messages.RunRunning}
