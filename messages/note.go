@@ -1,5 +1,7 @@
 package messages
 
+import "fmt"
+
 // Receipt is what a destination stores, in the same transaction as the data, for
 // one part. The highest one is the truth about how far the part has come.
 type Receipt struct {
@@ -14,6 +16,15 @@ type Receipt struct {
 
 // LoadID returns the load that r belongs to.
 func (r Receipt) LoadID() LoadID { return LoadID{Name: r.Load, Number: r.Version.Load} }
+
+// Reached says to a person how far r has come.
+func (r Receipt) Reached() string {
+	at := r.Position.String()
+	if r.Final && r.Position.Equal(Position{}) {
+		at = "its end"
+	}
+	return fmt.Sprintf("load %d, commit %d, at %s", r.Version.Load, r.Version.Commit, at)
+}
 
 // Counts add up over the commits of one part.
 type Counts struct {

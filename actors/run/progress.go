@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"rapidbyte.io/node/connectors"
@@ -120,7 +119,7 @@ func (p *progress) persisted(r messages.Receipt) {
 		Kind: messages.EventCheckpoint, Stream: pp.stream, Part: r.Part, Token: r.Token,
 		RowsRead: r.Rows.Read - pp.base.Rows.Read, RowsWritten: r.Rows.Applied - pp.base.Rows.Applied,
 		Rejected: r.Rows.Rejected - pp.base.Rows.Rejected,
-		Position: Text(r.Position.At),
+		Position: r.Position.At.String(),
 	})
 }
 
@@ -281,16 +280,4 @@ func (p *progress) result(l *loadRun) messages.StreamResult {
 		r.State = messages.RunDrained
 	}
 	return r
-}
-
-// Text shows a cursor to a person.
-func Text(c messages.Cursor) string {
-	if len(c.Parts) == 0 {
-		return c.Value
-	}
-	parts := make([]string, len(c.Parts))
-	for i, p := range c.Parts {
-		parts[i] = Text(p)
-	}
-	return "(" + strings.Join(parts, ", ") + ")"
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"rapidbyte.io/node/actors/run"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 )
@@ -132,15 +131,7 @@ func (s summary) render(l look) string {
 }
 
 // argument is s as a shell takes it for one word.
-func argument(s string) string {
-	plain := func(r rune) bool {
-		return strings.ContainsRune("_./-+@%,:=", r) || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-	}
-	if s = escape(s); strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+func argument(s string) string { return messages.Word(escape(s)) }
 
 // stream is the line of one stream.
 func (s summary) stream(r messages.StreamResult, l look) []string {
@@ -190,13 +181,13 @@ func notes(r messages.StreamResult, l look) string {
 	}
 	if r.State == messages.RunDrained {
 		at := "resumes here"
-		if r.Cursor != nil && run.Text(*r.Cursor) != "" {
-			at = "resumes at " + l.name(run.Text(*r.Cursor))
+		if r.Cursor != nil && r.Cursor.String() != "" {
+			at = "resumes at " + l.name(r.Cursor.String())
 		}
 		out = append(out, at)
 	}
-	if r.Open && r.Cursor != nil && run.Text(*r.Cursor) != "" {
-		out = append(out, "up to "+l.name(run.Text(*r.Cursor)))
+	if r.Open && r.Cursor != nil && r.Cursor.String() != "" {
+		out = append(out, "up to "+l.name(r.Cursor.String()))
 	}
 	return strings.Join(out, ", ")
 }
