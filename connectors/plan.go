@@ -56,6 +56,7 @@ type Load struct {
 	Shape      string          // fingerprint of targets, columns and upsert keys, as the writer gets them
 	History    json.RawMessage // the source's own memory of what earlier loads of this name read
 	Continuity Continuity      // of an unfinished load with this ID; empty when it is new
+	Adds       bool            // to what earlier loads of the name wrote, which is not read again: Begin refuses a target that has lost it (CodeStateAhead)
 }
 
 // StreamPlan is the shape of one stream.
@@ -94,12 +95,13 @@ type LoadStatus struct {
 	Identity string          `json:"identity,omitempty"`
 	Run      string          `json:"run,omitempty"`   // that began it: a run that goes on does not load twice
 	Shape    string          `json:"shape,omitempty"` // an unfinished load does not change it
+	Parts    int             `json:"parts,omitempty"` // receipts that there must be; 0: they cannot be lost one by one
 	History  json.RawMessage `json:"history,omitempty"`
 }
 
 // Status returns what a destination records of l with Begin.
 func (l Load) Status() LoadStatus {
-	return LoadStatus{ID: l.ID, Mode: l.Mode, Identity: l.Identity, Run: l.Run, Shape: l.Shape, History: l.History}
+	return LoadStatus{ID: l.ID, Mode: l.Mode, Identity: l.Identity, Run: l.Run, Shape: l.Shape, Parts: len(l.Parts), History: l.History}
 }
 
 // SyncMode says which rows of a stream are read.

@@ -69,8 +69,12 @@ type (
 	}
 	// SaveTrouble says that a save failed and will be tried again.
 	SaveTrouble struct{ Failure messages.Failure }
-	// Halted says that nothing will be persisted any more.
-	Halted struct{ Failure messages.Failure }
+	// Halted says that nothing will be persisted any more. Ahead says where the state store
+	// is ahead of the destination, if that is why.
+	Halted struct {
+		Failure messages.Failure
+		Ahead   []Ahead
+	}
 )
 
 // Actor is the shell around Machine.
@@ -228,7 +232,7 @@ func (a *Actor) step(c actor.Context, ev Event) {
 		case PartDone, FinishLoad, Done, Reject:
 			c.Send(a.owner, eff)
 		case Stop:
-			c.Send(a.owner, Halted{Failure: a.stopped(eff)})
+			c.Send(a.owner, Halted{Failure: a.stopped(eff), Ahead: eff.Ahead})
 		}
 	}
 }
@@ -247,20 +251,34 @@ func (a *Actor) stopped(s Stop) messages.Failure {
 		return StoreFailure(a.cfg.Pipeline, fmt.Errorf("%w: epoch %d is not the owner any more", statestore.ErrFenced, a.cfg.Epoch))
 	}
 	info, _ := messages.CodeStateAhead.Info()
-	why := fmt.Sprintf("the state store has load %d, commit %d of %s", s.Stored.Version.Load, s.Stored.Version.Commit, s.Stored.Part)
-	switch {
-	case s.Stored.Part == "":
-		why = fmt.Sprintf("the state store calls load %d of %s finished; the destination does not", s.Stored.Version.Load, s.Stored.Load)
-	case s.Durable.Part == "":
-		why += "; the destination has no receipt of it"
-	default:
-		why += fmt.Sprintf("; the destination has load %d, commit %d", s.Durable.Version.Load, s.Durable.Version.Commit)
+	first := s.Ahead[0]
+	why := first.String()
+	if n := len(s.Ahead) - 1; n > 0 {
+		why += fmt.Sprintf("; and so it is with %d more", n)
 	}
 	return messages.Failure{
 		Code: messages.CodeStateAhead, Kind: string(connectors.KindConfig), What: "the destination lost data that was confirmed",
-		Where: messages.Place{Pipeline: a.cfg.Pipeline, Part: s.Stored.Part, Stage: connectors.StageCheckpoint},
-		Why:   why, Next: info.Next,
+		Where: messages.Place{
+			Pipeline: a.cfg.Pipeline, Stream: messages.StreamID(first.Stored.Load), Part: first.Stored.Part, Stage: connectors.StageCheckpoint,
+		},
+		Why: why, Next: info.Next,
 	}
+}
+
+// String names both positions.
+func (a Ahead) String() string {
+	k := a.Stored
+	switch {
+	case k.Part == "" && a.Begun:
+		return fmt.Sprintf("the state store calls load %d of %s finished; the destination does not", k.Version.Load, k.Load)
+	case k.Part == "":
+		return fmt.Sprintf("the state store calls load %d of %s finished; the destination does not know it", k.Version.Load, k.Load)
+	case a.Durable.Part != "":
+		return fmt.Sprintf("the state store has task %s at %s; the destination has it at %s", k.Part, k.Reached(), a.Durable.Reached())
+	case a.Begun:
+		return fmt.Sprintf("the state store has task %s at %s; the destination has no receipt of it", k.Part, k.Reached())
+	}
+	return fmt.Sprintf("the state store has task %s at %s; the destination does not know the load", k.Part, k.Reached())
 }
 
 // save runs the transactions, one after the other.

@@ -90,10 +90,17 @@ type (
 	Reject struct{ Err error }
 	// Stop ends the pipeline. Nothing follows it.
 	Stop struct {
-		Err             error
-		Stored, Durable messages.Receipt // what to name in the message
+		Err   error
+		Ahead []Ahead // of ErrStateAhead, at least one
 	}
 )
+
+// Ahead is one receipt that the state store has and the destination does not.
+type Ahead struct {
+	Stored  messages.Receipt // K; without a part: the mark that the load is finished
+	Durable messages.Receipt // D of the same part; zero: there is none
+	Begun   bool             // the destination knows the load
+}
 
 func (Save) effect()       {}
 func (Tell) effect()       {}

@@ -99,30 +99,38 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 			l.finished = true
 		}
 	}
+	if ahead := m.compare(ev); len(ahead) > 0 {
+		return m.stop(Stop{Err: ErrStateAhead, Ahead: ahead})
+	}
+	return append(m.save(), m.finish()...)
+}
+
+// compare takes over what the state store knows, and returns where it is ahead.
+func (m *Machine) compare(ev Recovered) []Ahead {
+	var ahead []Ahead
 	for _, k := range ev.Stored {
-		if l := m.loads[k.Load]; l != nil && l.id.Number > k.Version.Load {
-			continue // the load began again before the state store heard of it
+		l, p := m.loads[k.Load], m.parts[k.Part]
+		switch {
+		case l != nil && l.id.Number > k.Version.Load: // it began again before the state store heard of it
+		case p == nil:
+			ahead = append(ahead, Ahead{Stored: k, Begun: l != nil && l.id == k.LoadID()})
+		case k.Version.Compare(p.durable.Version) > 0, k.Version == p.durable.Version && !k.Position.Equal(p.durable.Position):
+			ahead = append(ahead, Ahead{Stored: k, Durable: p.durable, Begun: true})
+		default:
+			p.saved = k
 		}
-		p := m.parts[k.Part]
-		if p == nil {
-			return m.stop(Stop{Err: ErrStateAhead, Stored: k})
-		}
-		c := k.Version.Compare(p.durable.Version)
-		if c > 0 || c == 0 && !k.Position.Equal(p.durable.Position) {
-			return m.stop(Stop{Err: ErrStateAhead, Stored: k, Durable: p.durable})
-		}
-		p.saved = k
 	}
 	for _, id := range ev.StoredFinished {
 		l := m.loads[id.Name]
 		switch {
 		case l == nil || l.id.Number < id.Number || l.id == id && !l.finished:
-			return m.stop(Stop{Err: ErrStateAhead, Stored: messages.Receipt{Load: id.Name, Version: messages.Version{Load: id.Number}}})
+			k := messages.Receipt{Load: id.Name, Version: messages.Version{Load: id.Number}}
+			ahead = append(ahead, Ahead{Stored: k, Begun: l != nil && l.id == id})
 		case l.id == id:
 			l.savedFinished = true
 		}
 	}
-	return append(m.save(), m.finish()...)
+	return ahead
 }
 
 func (m *Machine) onBegan(ev Began) []Effect {
@@ -145,7 +153,7 @@ func (m *Machine) onStarted(ev Started) []Effect {
 		panic("checkpoint: started a task nobody planned")
 	}
 	if ev.Receipt.Version.Compare(p.durable.Version) < 0 {
-		return m.stop(Stop{Err: ErrStateAhead, Stored: p.durable, Durable: ev.Receipt})
+		return m.stop(Stop{Err: ErrStateAhead, Ahead: []Ahead{{Stored: p.durable, Durable: ev.Receipt, Begun: true}}})
 	}
 	p.running = at{token: ev.Token}
 	p.durable = ev.Receipt // how an unknown COMMIT ended

@@ -30,6 +30,7 @@ type Actor struct {
 	session    connectors.Session
 	held       *held                // the worker's, and ours when it has been joined
 	known      connectors.Recovered // what session found
+	broken     *messages.Failure    // why that cannot be relied on
 	checkpoint *actor.PID
 	marked     bool // the run's record is in the state store
 	bereft     bool // the checkpoint actor has terminated
@@ -124,7 +125,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case checkpoint.SaveTrouble:
 		a.warn("the state store could not save, trying again: " + m.Failure.Why)
 	case checkpoint.Halted:
-		a.fail(c, m.Failure)
+		a.fail(c, a.refusal(m.Failure, m.Ahead))
 	case checkpoint.RunMarked:
 		a.onMarked(c, m)
 	case childFailed:
@@ -266,7 +267,7 @@ func (a *Actor) onOpeningFailed(c actor.Context, d jobDone) {
 	if a.failure == nil {
 		a.again = Retryable(f)
 	}
-	a.fail(c, f)
+	a.fail(c, a.refusal(f, nil))
 }
 
 // fail ends the run; the first cause is kept.

@@ -70,7 +70,7 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 			ev.StoredFinished = append(ev.StoredFinished, id)
 		}
 	}
-	a.known = known
+	a.known, a.broken = named(known), a.cfg.Spec.incomplete(known, forget)
 	c.Send(a.checkpoint, checkpoint.OpenRun{Run: a.cfg.Run, Forget: forget, Recovered: ev})
 }
 
@@ -134,6 +134,9 @@ func (a *Actor) onMarked(c actor.Context, m checkpoint.RunMarked) {
 			a.again = Retryable(f)
 		}
 		a.fail(c, f)
+	case a.broken != nil:
+		a.marked = true
+		a.fail(c, a.refusal(*a.broken, nil))
 	default:
 		a.marked = true
 		if !a.stopping && !a.draining {
@@ -277,6 +280,7 @@ func (a *Actor) onFinished(c actor.Context, l *loadRun, err error) {
 }
 
 func (a *Actor) giveUpLoad(c actor.Context, l *loadRun, f messages.Failure) {
+	f = a.refusal(f, nil)
 	l.state, l.failure = loadFailed, &f
 	if a.failure == nil {
 		a.failure = &f // the run goes on with the other loads, and fails in the end

@@ -114,7 +114,9 @@ func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Reco
 	if !ok {
 		return one, "", s.bug(fmt.Errorf("stream %q was not asked for", l.Streams[0].Stream))
 	}
+	m, remembers := s.Source.(connectors.Rememberer)
 	l.Mode, l.Identity = first.Mode, identity
+	l.Adds = remembers && m.Remembers() && l.Mode != connectors.ModeReplace && !first.Fresh
 	one.reads = l.Streams
 	out := make([]connectors.StreamPlan, 0, len(l.Streams))
 	for _, sp := range l.Streams {
@@ -208,14 +210,14 @@ func (s Spec) carryOn(l *connectors.Load, st Stream, known connectors.Recovered)
 		restart(l) // rows of both shapes never stand side by side
 		return "", nil
 	case other:
-		return "", lost(at, fmt.Errorf("the unfinished load was read from %q, this is %q", before.Identity, l.Identity))
+		return "", lost(at, fmt.Errorf("the unfinished load was read from %q, this is %q%s", before.Identity, l.Identity, reached(known, l.ID)))
 	case l.Continuity == connectors.ContinueExact:
 		return "", nil
 	case l.Mode != connectors.ModeAppend:
 		restart(l) // staging is begun again; an upsert reads again
 		return "", nil
 	case l.Continuity == connectors.ContinueLost:
-		return "", lost(at, errors.New("the positions of the unfinished load mean nothing to the source any more"))
+		return "", lost(at, fmt.Errorf("the positions of the unfinished load mean nothing to the source any more%s", reached(known, l.ID)))
 	case st.OnLost == LostFail:
 		return "", lost(at, errors.New("the snapshot of the unfinished load is gone, and on_lost_snapshot is fail"))
 	}
@@ -232,6 +234,16 @@ func (s Spec) evolves(l connectors.Load, st Stream) bool {
 // touched reports whether any part of the load has committed something.
 func touched(known connectors.Recovered, id messages.LoadID) bool {
 	return slices.ContainsFunc(known.Receipts, func(r messages.Receipt) bool { return r.LoadID() == id && r.Version.Commit > 0 })
+}
+
+// reached says how far the destination has come in a load, as the end of a sentence.
+func reached(known connectors.Recovered, id messages.LoadID) string {
+	for _, r := range known.Receipts {
+		if r.LoadID() == id && r.Version.Commit > 0 {
+			return fmt.Sprintf("; the destination has task %s at %s", r.Part, r.Reached())
+		}
+	}
+	return ""
 }
 
 // shapeOf returns the fingerprint of where the rows of l go and what they look like

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -52,6 +53,8 @@ func (a *Actor) do(c actor.Context, effects []any) {
 
 func (a *Actor) onGaveUp(g taskGaveUp) {
 	f := g.failure
+	f.Where.Stream = cmp.Or(f.Where.Stream, messages.StreamID(g.load))
+	f = a.refusal(f, nil)
 	if a.failure == nil {
 		a.failure = &f
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"rapidbyte.io/node/connectors"
@@ -55,6 +56,31 @@ func failuresOf(err error) (list []messages.Failure, problems bool) {
 	}
 	return []messages.Failure{connectors.FailureOf(err, messages.Place{})}, false
 }
+
+// about puts the path of the document into the commands that failures advise; empty
+// stands for a document that was made up from the command line.
+func (o outcome) about(path string) outcome {
+	list := make([]messages.Failure, len(o.failures))
+	for i, f := range o.failures {
+		f = advised(f)
+		if path == "" {
+			f.Next = madeUpRun.ReplaceAllString(f.Next, "the same command and `--full-refresh`")
+			f.Next = strings.ReplaceAll(f.Next, messages.Command("state", "rebuild", messages.Document), "the same command and `--rebuild-state`")
+		} else {
+			f.Next = documentWord.ReplaceAllLiteralString(f.Next, " "+argument(path))
+		}
+		list[i] = f
+	}
+	if len(list) > 0 {
+		o.failures = list
+	}
+	return o
+}
+
+var (
+	documentWord = regexp.MustCompile(` ` + messages.Document + `\b`)
+	madeUpRun    = regexp.MustCompile("`rapidbyte-node run " + messages.Document + " --full-refresh[^`]*`")
+)
 
 // problemLine is one problem of a document as compilers print it.
 func problemLine(f messages.Failure) string {

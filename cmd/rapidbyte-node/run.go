@@ -111,6 +111,10 @@ func (a *app) run(ctx context.Context, path string, o runFlags) outcome {
 // runDocument moves the data of doc. path is where it was read, empty for one that was
 // made up.
 func (a *app) runDocument(doc *config.Document, path string, o runFlags, stop *stopper) outcome {
+	return a.moveDocument(doc, path, o, stop).about(path)
+}
+
+func (a *app) moveDocument(doc *config.Document, path string, o runFlags, stop *stopper) outcome {
 	if err := a.probeReport(); err != nil {
 		return failed(err)
 	}

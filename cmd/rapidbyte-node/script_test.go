@@ -35,6 +35,7 @@ import (
 //	cut FILE BYTES                   keeps the first bytes of a file; negative: all but the last
 //	rows FOLDER PIPELINE TARGET N    the committed JSON Lines of a target: N rows, all distinct
 //	await GLOB [TEXT]                waits until a file is there, and holds the text
+//	newest FOLDER                    removes the newest manifest of a folder
 func TestScripts(t *testing.T) {
 	testdata, err := filepath.Abs("testdata")
 	require.NoError(t, err)
@@ -52,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"cut":     scriptCut,
 			"rows":    scriptRows,
 			"await":   scriptAwait,
+			"newest":  scriptNewest,
 		},
 	})
 }
@@ -208,4 +210,11 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s with %q did not appear", args[0], args[1])
+}
+
+func scriptNewest(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "newest FOLDER")
+	found, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "m-*.json"))
+	ts.Check(err)
+	ts.Check(os.Remove(slices.Max(found)))
 }

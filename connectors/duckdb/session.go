@@ -1,11 +1,13 @@
 package duckdb
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"rapidbyte.io/node/connectors"
@@ -160,12 +162,20 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 		}
 		if len(known) > 0 {
 			old := known[0]
+			if old.status.ID.Number == l.ID.Number && !old.status.Finished {
+				return s.intact(ctx, old)
+			}
 			if old.status.ID.Number == l.ID.Number {
 				return nil
 			}
 			if old.status.ID.Number > l.ID.Number {
 				return destError("begin load "+l.ID.Name, connectors.KindInternal, messages.CodeInternal, s.cfg.Path,
 					fmt.Errorf("load %d is older than load %d, which was begun", l.ID.Number, old.status.ID.Number))
+			}
+			if l.Adds && old.status.Mode != connectors.ModeReplace {
+				if err := s.intact(ctx, old); err != nil {
+					return err
+				}
 			}
 			if err := s.forget(ctx, old); err != nil {
 				return err
@@ -180,6 +190,32 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 		}
 		return s.record(ctx, l, stored)
 	})
+}
+
+// intact finds tables of a begun load that rows were committed to and that are gone. DuckDB
+// gives a table no name but its name: one that was made again looks like the same.
+func (s *Session) intact(ctx context.Context, l storedLoad) error {
+	receipts, parts, err := readReceipts(ctx, s.conn, s.pipeline, "")
+	if err != nil {
+		return s.damaged(ctx, err)
+	}
+	for _, st := range l.streams {
+		name := cmp.Or(st.Stage, st.Target)
+		t, err := readTable(ctx, s.conn, s.cfg.Schema, name)
+		if err != nil {
+			return err
+		}
+		for i, r := range receipts {
+			if t != nil || r.LoadID() != l.status.ID || r.Version.Commit == 0 || !slices.Contains(parts[i].Streams, st.Stream) {
+				continue
+			}
+			e := destError("continue the load", connectors.KindConfig, messages.CodeStateAhead, s.cfg.Path,
+				fmt.Errorf("the destination has task %s at %s, in table %s.%s, and there is no such table any more: it was dropped or renamed", r.Part, r.Reached(), s.cfg.Schema, name))
+			e.Place.Stream, e.Place.Part, e.Place.Position = st.Stream, r.Part, r.Position.String()
+			return e
+		}
+	}
+	return nil
 }
 
 // forget removes an older load: its writers, staging and receipts.
@@ -264,6 +300,9 @@ func (s *Session) record(ctx context.Context, l connectors.Load, stored []stored
 		return err
 	}
 	defer insert.Close()
+	if _, err := s.conn.Do(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline = ? AND load = ?", string(s.pipeline), l.ID.Name); err != nil {
+		return err
+	}
 	for _, p := range l.Parts {
 		planned, err := json.Marshal(p)
 		if err != nil {

@@ -113,7 +113,9 @@ func (s *session) Begin(_ context.Context, l connectors.Load) error {
 	}
 	var dropped []manifest.Placed
 	err := s.update("begin load "+l.ID.Name, func(m *manifest.Manifest) (next *manifest.Manifest, err error) {
-		next, dropped, err = m.Begin(s.epoch, l)
+		if m, err = s.intact(m, l); err == nil {
+			next, dropped, err = m.Begin(s.epoch, l)
+		}
 		return next, err
 	})
 	if err != nil {
@@ -121,6 +123,52 @@ func (s *session) Begin(_ context.Context, l connectors.Load) error {
 	}
 	s.drop(dropped)
 	return nil
+}
+
+// intact looks for files of l's targets that m lists and that are gone. It refuses a load
+// that adds to them, and otherwise returns m without them: whoever starts over must not
+// leave a list behind that nobody can read.
+func (s *session) intact(m *manifest.Manifest, l connectors.Load) (*manifest.Manifest, error) {
+	old := m.Loads[l.ID.Name]
+	goesOn := old.Number == l.ID.Number && !old.Finished
+	if old.Number == l.ID.Number && old.Finished {
+		return m, nil
+	}
+	for _, st := range l.Streams {
+		there, err := s.folder.list(st.Target)
+		if err != nil {
+			return nil, destError("look at the target "+st.Target, path.Join(s.folder.path, st.Target), connectors.CommitNone, err)
+		}
+		names := make(map[string]bool, len(there))
+		for _, name := range there {
+			names[name] = true
+		}
+		gone := m.Missing(st.Target, names)
+		switch {
+		case len(gone) == 0 || l.Mode == connectors.ModeReplace && !goesOn:
+		case goesOn || l.Adds:
+			return nil, s.lostTarget(m, st, gone)
+		default:
+			m = m.Without(st.Target, gone)
+		}
+	}
+	return m, nil
+}
+
+// lostTarget says that data behind receipts is gone: the destination lost it.
+func (s *session) lostTarget(m *manifest.Manifest, st connectors.StreamPlan, gone []manifest.File) error {
+	r := m.Receipts[gone[0].Part]
+	why := fmt.Sprintf("%d of the files that manifest %d of the destination lists are gone: %s", len(gone), m.Number, gone[0].Name)
+	if r.Part != "" {
+		why = fmt.Sprintf("the destination has task %s at %s; %s", r.Part, r.Reached(), why)
+	}
+	return &connectors.Error{
+		Op: "continue the load", Kind: connectors.KindConfig, Commit: connectors.CommitNone, Code: messages.CodeStateAhead,
+		Place: messages.Place{
+			Stage: connectors.StageDestination, Stream: st.Stream, Part: r.Part, File: path.Join(s.folder.path, st.Target), Position: r.Position.String(),
+		},
+		Err: errors.New(why),
+	}
 }
 
 // OpenWriter implements connectors.Session.

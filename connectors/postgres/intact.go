@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/messages"
 )
@@ -24,12 +26,12 @@ func (s *Session) intact(ctx context.Context, conn *pgx.Conn, l storedLoad) erro
 		if oid == st.OID {
 			continue
 		}
-		committed, err := s.committed(ctx, conn, l, st.Stream)
+		r, err := s.committed(ctx, conn, l, st.Stream)
 		if err != nil {
 			return err
 		}
-		if committed {
-			return lostTarget(st.Stream, s.writtenTo(st).String())
+		if r != nil {
+			return lostTarget(st.Stream, *r, s.writtenTo(st).String(), st.OID, oid)
 		}
 	}
 	return nil
@@ -43,26 +45,42 @@ func (s *Session) writtenTo(st storedStream) qname {
 	return qname{s.d.cfg.Schema, st.Target}
 }
 
-// committed reports whether some part of a load has committed rows of a stream.
-func (s *Session) committed(ctx context.Context, conn *pgx.Conn, l storedLoad, stream messages.StreamID) (bool, error) {
+// committed returns a receipt of a load by which rows of a stream are committed; nil: none
+// are.
+func (s *Session) committed(ctx context.Context, conn *pgx.Conn, l storedLoad, stream messages.StreamID) (*messages.Receipt, error) {
 	found, err := readReceipts(ctx, conn, s.id, "", "")
 	for i, r := range found.all {
 		if r.LoadID() == l.status.ID && r.Version.Commit > 0 && slices.Contains(found.parts[i].Streams, stream) {
-			return true, err
+			return &r, err
 		}
 	}
-	return false, err
+	return nil, err
+}
+
+// lostTarget says that the table behind receipts is gone (rule 8 of recovery: the
+// destination lost data). was and is are its OID; 0: there is no such table.
+func lostTarget(stream messages.StreamID, r messages.Receipt, table string, was, is uint32) error {
+	why := fmt.Errorf("the destination has task %s at %s, in table %s with OID %d, and there is no such table any more: it was dropped or renamed", r.Part, r.Reached(), table, was)
+	if is != 0 {
+		why = fmt.Errorf("the destination has task %s at %s, in table %s with OID %d, and that name has a table with OID %d: it was dropped and made again, or another one renamed",
+			r.Part, r.Reached(), table, was, is)
+	}
+	return &connectors.Error{
+		Op: "continue the load", Kind: connectors.KindConfig, Code: messages.CodeStateAhead,
+		Place: messages.Place{Stage: connectors.StageDestination, Stream: stream, Part: r.Part, Position: r.Position.String()}, Err: why,
+	}
 }
 
 // accept makes another table that of a stream, as long as nothing was committed to the
 // one before.
 func (s *Session) accept(ctx context.Context, conn *pgx.Conn, l storedLoad, stream messages.StreamID, lay *layout) error {
-	committed, err := s.committed(ctx, conn, l, stream)
+	r, err := s.committed(ctx, conn, l, stream)
 	if err != nil {
 		return err
 	}
-	if committed {
-		return lostTarget(stream, lay.table)
+	if r != nil {
+		was, _ := l.stream(stream)
+		return lostTarget(stream, *r, qname{lay.schema, lay.table}.String(), was.OID, lay.oid)
 	}
 	for i := range l.streams {
 		if l.streams[i].Stream == stream {
@@ -77,22 +95,27 @@ func (s *Session) accept(ctx context.Context, conn *pgx.Conn, l storedLoad, stre
 	return err
 }
 
-// sameTables is a query that says whether the tables of w are those that it began with;
-// inside of a transaction that has written to them they stay so.
+// sameTables is a query for the OIDs that the names of w's tables have; inside of a
+// transaction that has written to them they stay so.
 func (w *Writer) sameTables() string {
 	same := make([]string, len(w.sinks))
 	for i, k := range w.sinks {
 		name := query.Literal(query.Qualified(k.lay.schema, k.lay.table))
-		same[i] = fmt.Sprintf("coalesce(to_regclass(%s)::oid, 0) = %d", name, k.lay.oid)
+		same[i] = fmt.Sprintf("coalesce(to_regclass(%s)::oid, 0)", name)
 	}
 	return "SELECT " + strings.Join(same, ", ")
 }
 
-// moved names the first table that is another one, by the answer to sameTables.
+// moved names the first table that is another one than w began with, by the answer to
+// sameTables.
 func (w *Writer) moved(answer [][]byte) error {
 	for i, k := range w.sinks {
-		if string(answer[i]) != "t" {
-			return lostTarget(k.g.stream.Stream, k.lay.table)
+		is, err := strconv.ParseUint(string(answer[i]), 10, 32)
+		if err != nil {
+			return fmt.Errorf("read an OID: %w", err)
+		}
+		if uint32(is) != k.lay.oid {
+			return lostTarget(k.g.stream.Stream, w.receipt, qname{k.lay.schema, k.lay.table}.String(), k.lay.oid, uint32(is))
 		}
 	}
 	return nil

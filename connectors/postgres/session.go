@@ -284,6 +284,11 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 				return destError(op, connectors.KindInternal, messages.CodeInternal,
 					fmt.Errorf("load %d is older than load %d, which was begun", l.ID.Number, old.status.ID.Number))
 			}
+			if l.Adds && old.status.Mode != connectors.ModeReplace {
+				if err := s.intact(ctx, tx.Conn(), old); err != nil {
+					return err
+				}
+			}
 			if err := s.forget(ctx, tx, old); err != nil {
 				return err
 			}
@@ -359,33 +364,26 @@ func (s *Session) evolve(ctx context.Context, tx pgx.Tx, old storedLoad, l conne
 		if was, _ := old.stream(st.Stream); was.OID == st.OID {
 			continue
 		}
-		if committed, err := s.committed(ctx, tx.Conn(), old, st.Stream); err != nil {
+		if r, err := s.committed(ctx, tx.Conn(), old, st.Stream); err != nil {
 			return err
-		} else if committed {
-			return lostTarget(st.Stream, l.Streams[i].Target)
+		} else if r != nil {
+			was, _ := old.stream(st.Stream)
+			return lostTarget(st.Stream, *r, qname{s.d.cfg.Schema, l.Streams[i].Target}.String(), was.OID, st.OID)
 		}
 	}
 	streams, err := json.Marshal(stored)
 	if err != nil {
 		return err
 	}
-	status, err := json.Marshal(l.Status())
+	changed := l.Status()
+	changed.Parts = old.status.Parts
+	status, err := json.Marshal(changed)
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET status = $3::text::json, streams = $4::text::json, updated_at = now() WHERE pipeline_id = $1 AND name = $2",
 		s.id, l.ID.Name, string(status), string(streams))
 	return err
-}
-
-// lostTarget says that the table behind receipts is gone (rule 8 of recovery: the
-// destination lost data).
-func lostTarget(stream messages.StreamID, table string) error {
-	return &connectors.Error{
-		Op: "continue the load", Kind: connectors.KindConfig, Code: messages.CodeStateAhead,
-		Place: messages.Place{Stage: connectors.StageDestination, Stream: stream},
-		Err:   fmt.Errorf("the table %s is not the one that rows were committed to: it was dropped, or dropped and made again", table),
-	}
 }
 
 // prepare makes the targets or the staging of l.
@@ -433,7 +431,7 @@ func (s *Session) record(ctx context.Context, tx pgx.Tx, l connectors.Load, stor
 		}
 		names[i], plans[i] = string(p.ID), string(planned)
 	}
-	if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND part = ANY($2)", s.id, names); err != nil {
+	if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND (part = ANY($2) OR load = $3)", s.id, names, l.ID.Name); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO _rapidbyte.receipt (pipeline_id, part, load, load_no, commit_no, epoch, attempt, position, final, plan, source_identity,

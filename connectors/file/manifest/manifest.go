@@ -119,6 +119,35 @@ func (m *Manifest) Names(target string) map[string]bool {
 	return names
 }
 
+// Missing returns the files of target that the state refers to, listed or staged, and that
+// are not among those that are there.
+func (m *Manifest) Missing(target string, there map[string]bool) []File {
+	var out []File
+	find := func(files []File) {
+		for _, f := range files {
+			if !there[f.Name] {
+				out = append(out, f)
+			}
+		}
+	}
+	find(m.Targets[target].Files)
+	for _, name := range slices.Sorted(maps.Keys(m.Loads)) {
+		find(m.Loads[name].Staged[target])
+	}
+	return out
+}
+
+// Without returns m with a target that does not list files any more, to be changed
+// further before it is published.
+func (m *Manifest) Without(target string, files []File) *Manifest {
+	n := m.clone()
+	n.Number = m.Number
+	t := n.Targets[target]
+	t.Files = slices.DeleteFunc(slices.Clone(t.Files), func(f File) bool { return slices.Contains(files, f) })
+	n.Targets[target] = t
+	return n
+}
+
 // Lists reports whether the state refers to a file of target, or to a dead letter
 // file of that name.
 func (m *Manifest) Lists(target, name string) bool {
