@@ -44,6 +44,7 @@ func makeSample(t *testing.T) sample {
 		}
 		u.Finished = []messages.LoadID{{Name: "orders", Number: 1}}
 		u.Run = &statestore.Run{ID: "01J", Epoch: e, State: messages.RunRunning}
+		u.Orders = []statestore.Order{{Load: u.Finished[0]}}
 		require.NoError(t, s.Save(t.Context(), id, e, u))
 	}
 	last := statestore.Update{Receipts: []messages.Receipt{
@@ -74,7 +75,9 @@ func held(t *testing.T, s statestore.Store) string {
 		require.NoError(t, err)
 		runs, err := s.Runs(t.Context(), id, 1000)
 		require.NoError(t, err)
-		fmt.Fprintf(&b, "%+v %+v\n", st, runs)
+		kept, err := s.History(t.Context(), id, "orders/00100")
+		require.NoError(t, err)
+		fmt.Fprintf(&b, "%+v %+v %+v\n", st, runs, kept)
 	}
 	return b.String()
 }
@@ -254,6 +257,8 @@ func TestAValueOfYesterdayIsNoticed(t *testing.T) {
 		"a moved value": func(tx *bolt.Tx) error {
 			return receiptOf(tx).Put([]byte("orders/00102"), receiptOf(tx).Get([]byte("orders/00103")))
 		},
+		"a lost order":    func(tx *bolt.Tx) error { return lose(tx, "orders") },
+		"a lost history":  func(tx *bolt.Tx) error { return lose(tx, "history") },
 		"a lost pipeline": func(tx *bolt.Tx) error { return tx.Bucket([]byte("pipelines")).DeleteBucket([]byte("second")) },
 		"a lost digest":   func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("digest")) },
 		"a strange key":   func(tx *bolt.Tx) error { return tx.Bucket([]byte("pipelines")).Put([]byte("x"), []byte("y")) },
@@ -265,6 +270,13 @@ func TestAValueOfYesterdayIsNoticed(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, b.mustNotLie(t, folder, database, what), what)
 	}
+}
+
+// lose removes the first value of a kind.
+func lose(tx *bolt.Tx, kind string) error {
+	b := tx.Bucket([]byte("pipelines")).Bucket([]byte("first")).Bucket([]byte(kind))
+	key, _ := b.Cursor().First()
+	return b.Delete(key)
 }
 
 func edit(t *testing.T, path string, change func(tx *bolt.Tx) error) {

@@ -73,7 +73,7 @@ func comparePart(r messages.Receipt, part messages.PartID) int {
 func (c *change) orders(u statestore.Update) error {
 	gone := slices.Concat(u.Forget, u.Revoke)
 	if len(gone) > 0 {
-		if err := c.revoke(gone); err != nil {
+		if err := c.revoke(func(o statestore.Order) bool { return slices.Contains(gone, o.Load.Name) }); err != nil {
 			return err
 		}
 	}
@@ -87,12 +87,12 @@ func (c *change) orders(u statestore.Update) error {
 	return nil
 }
 
-// revoke removes the orders of some loads.
-func (c *change) revoke(names []string) error {
+// revoke removes some orders.
+func (c *change) revoke(which func(statestore.Order) bool) error {
 	var keys []string // a bucket must not change while it is walked
 	err := c.standing.ForEach(func(key, value []byte) error {
 		o, err := decodeOrder(c.address(kindOrders, string(key)), value)
-		if err == nil && slices.Contains(names, o.Load.Name) {
+		if err == nil && which(o) {
 			keys = append(keys, string(key))
 		}
 		return err

@@ -175,8 +175,8 @@ func (c *change) finished(id messages.LoadID) error {
 	return c.setLoad(id.Name, l)
 }
 
-// sweep removes the receipts of loads that newer ones have replaced, and their history.
-// It reads all receipts, but only when a load has begun.
+// sweep removes the receipts of loads that newer ones have replaced, their history, and
+// orders for them. It reads all of them, but only when a load has begun.
 func (c *change) sweep() error {
 	if len(c.begun) == 0 {
 		return nil
@@ -188,7 +188,10 @@ func (c *change) sweep() error {
 	if err := c.removeReceipts(func(r messages.Receipt) bool { return replaced(r.LoadID()) }); err != nil {
 		return err
 	}
-	return c.removeKept(replaced)
+	if err := c.removeKept(replaced); err != nil {
+		return err
+	}
+	return c.revoke(func(o statestore.Order) bool { return replaced(o.Load) })
 }
 
 func (c *change) removeReceipts(which func(messages.Receipt) bool) error {
