@@ -17,8 +17,9 @@ type Claim struct {
 }
 
 // Leaser is a Store whose ownership runs out unless it is renewed, which it does by
-// itself from Acquire on. Found by assertion. A store without it, like one that its
-// process locks as a whole, is held for as long as the process lives.
+// itself from Acquire on; a younger epoch of the same owner takes the lease over. Found
+// by assertion. A store without it, like one that its process locks as a whole, is held
+// for as long as the process lives.
 type Leaser interface {
 	// Hold returns nil while p is certainly owned under e: until the time to live after
 	// the last successful renewal was sent, on the monotonic clock. Afterwards it returns

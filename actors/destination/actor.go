@@ -15,6 +15,7 @@ type Config struct {
 	Task     flow.Task
 	Hop      int // of its input
 	Session  connectors.Session
+	Hold     func() error // says whether the pipeline is still ours; nil: for as long as we live
 	Window   flow.Window
 	Register *flow.Register
 }

@@ -91,6 +91,11 @@ func (k *work) write(ctx context.Context, d messages.Data) error {
 }
 
 func (k *work) commit(ctx context.Context, b messages.Barrier) (messages.Receipt, error) {
+	// A process that was frozen past its lease must not begin what it would lose. That it
+	// cannot win is the fence's work (I4).
+	if err := flow.Held(k.cfg.Hold, "commit"); err != nil {
+		return messages.Receipt{}, err
+	}
 	r, err := k.writer.Commit(ctx, b)
 	if err != nil {
 		return r, err

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,9 +38,12 @@ const (
 type Actor struct {
 	cfg      Config
 	state    state
-	worker   *flow.Worker // draws the epoch and loads the state
+	worker   *flow.Worker // draws the epoch and loads the state; gives the lease back
+	drawn    *acquired    // the worker's, and ours when it has been joined
 	epoch    messages.Epoch
-	attempt  messages.Attempt // the last one given out under epoch
+	lease    *lease            // nil: the store has none, or it is given back
+	lost     *messages.Failure // the lease was lost: nothing more is started
+	attempt  messages.Attempt  // the last one given out under epoch
 	record   statestore.Run
 	run      *actor.PID
 	goes     int // run actors started
@@ -64,6 +68,7 @@ const (
 	stateRunning
 	stateBackoff
 	stateConcluding
+	stateReleasing
 	stateDone
 )
 
@@ -72,7 +77,7 @@ func New(cfg Config) *actor.Props {
 	return flow.Props(func() actor.Actor {
 		return &Actor{
 			cfg: cfg, streams: map[messages.StreamID]messages.StreamResult{},
-			retry: run.Retry{Max: cfg.Spec.Resources.Retries},
+			retry: run.Retry{Max: cfg.Spec.Resources.Retries}, drawn: &acquired{},
 		}
 	}, actor.WithSupervisor(supervise{}))
 }
@@ -92,6 +97,10 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onConcluded(c)
 	case startAgain:
 		a.onStartAgain(c)
+	case leaseLost:
+		a.onLeaseLost(c, m)
+	case released:
+		a.onReleased(c, m)
 	case messages.Drain:
 		a.onDrain(c, m)
 	case *actor.Terminated:
@@ -139,8 +148,9 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 	a.state = stateAcquiring
 	root, self := c.ActorSystem().Root, c.Self()
 	store, p, mine := a.cfg.Store, a.cfg.Spec.Pipeline, a.epoch
+	m := &acquired{}
+	a.drawn = m
 	a.worker = flow.Go(func(ctx context.Context) {
-		var m acquired
 		ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 		defer cancel()
 		// Mine: what another owner has taken over meanwhile is not taken back. It may have
@@ -152,18 +162,21 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 		if m.err == nil {
 			m.state, m.err = store.Load(ctx, p)
 		}
-		root.Send(self, m)
-	}, func(err error) { root.Send(self, acquired{err: err}) })
+		root.Send(self, *m)
+	}, func(err error) { root.Send(self, acquired{epoch: m.epoch, err: err}) })
 }
 
 func (a *Actor) onAcquired(c actor.Context, m acquired) {
 	a.worker.Stop()
+	if m.epoch > a.epoch {
+		a.own(c, m.epoch)
+	}
 	if m.err != nil {
 		f := checkpoint.StoreFailure(a.cfg.Spec.Pipeline, m.err)
 		a.finish(c, messages.RunFailed, &f)
 		return
 	}
-	a.epoch, a.attempt = m.epoch, 0
+	a.attempt, a.lost = 0, nil
 	if a.record.ID == "" && !a.fresh() {
 		a.record = m.state.Run // an unfinished run is continued under its ID
 	}
@@ -189,7 +202,7 @@ func (a *Actor) startRun(c actor.Context, stored statestore.State) {
 	a.goes++
 	pid, err := c.SpawnNamed(run.New(run.Config{
 		Spec: a.cfg.Spec, Store: a.cfg.Store, State: stored, Epoch: a.epoch, Attempt: a.attempt,
-		Run: a.record, Jitter: a.cfg.Jitter, Observe: a.cfg.Observe,
+		Run: a.record, Hold: a.hold(), Jitter: a.cfg.Jitter, Observe: a.cfg.Observe,
 	}), fmt.Sprintf("run-%s-%d", a.record.ID, a.goes))
 	if err != nil {
 		panic(err) // goes are never numbered twice
@@ -204,6 +217,9 @@ func (a *Actor) onEnded(c actor.Context, e run.Ended) {
 	a.attempt, a.record.ID = e.Attempt, e.RunID
 	a.add(e)
 	switch {
+	case a.lost != nil && (e.State == messages.RunFailed || e.Again):
+		a.result.State, a.result.Failure = messages.RunFailed, cmp.Or(e.Failure, a.lost)
+		a.stopRun(c, a.release) // the record is the next owner's to write
 	case e.Registered >= a.epoch && a.raises < raisesMax && a.drain == nil:
 		a.raises++ // the state store was lost or restored: rule 10
 		a.stopRun(c, func(c actor.Context) { a.acquire(c, e.Registered) })
@@ -236,7 +252,11 @@ func (a *Actor) again(c actor.Context, e run.Ended) {
 	}
 	a.observe(messages.Event{Kind: messages.EventRunRetry, Failure: e.Failure, Delay: delay})
 	a.stopRun(c, func(c actor.Context) {
-		if a.drain != nil {
+		switch {
+		case a.lost != nil:
+			a.finish(c, messages.RunFailed, a.lost)
+			return
+		case a.drain != nil:
 			a.finish(c, messages.RunDrained, nil)
 			return
 		}
@@ -259,7 +279,7 @@ func (a *Actor) reload(c actor.Context) { a.acquire(c, a.epoch) }
 // onRunFailed: the run actor itself panicked. Its children are stopped with it.
 func (a *Actor) onRunFailed(reason any) {
 	if a.state == stateConcluding {
-		a.then = a.report // how it went is known; the record stays open
+		a.then = a.release // how it went is known; the record stays open
 		return
 	}
 	f := panicFailure(a.cfg.Spec.Pipeline, reason)
@@ -283,14 +303,14 @@ func (a *Actor) conclude(c actor.Context, s messages.RunState, f *messages.Failu
 
 func (a *Actor) onConcluded(c actor.Context) {
 	if a.state == stateConcluding && a.run != nil {
-		a.stopRun(c, a.report)
+		a.stopRun(c, a.release)
 	}
 }
 
-// finish reports without a run actor.
+// finish ends what has no run actor.
 func (a *Actor) finish(c actor.Context, s messages.RunState, f *messages.Failure) {
 	a.result.State, a.result.Failure = s, f
-	a.report(c)
+	a.release(c)
 }
 
 func (a *Actor) report(actor.Context) {
@@ -342,7 +362,7 @@ func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
 	case stateBackoff:
 		a.timer.Stop()
 		a.finish(c, messages.RunDrained, nil)
-	case stateAcquiring, stateConcluding, stateDone:
+	case stateAcquiring, stateConcluding, stateReleasing, stateDone:
 	}
 }
 
@@ -375,18 +395,23 @@ func (a *Actor) onStopping() {
 		a.timer.Stop()
 	}
 	a.worker.Stop()
+	if a.lease != nil {
+		a.lease.watch.Stop()
+	}
 }
 
 // onStopped comes when the run has terminated too: stopped at once, which is safe,
 // because what is committed has a receipt.
 func (a *Actor) onStopped() {
+	over := a.state == stateConcluding || a.state == stateReleasing
 	switch {
 	case a.bug != nil:
 		f := connectors.FailureOf(a.bug, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun})
 		a.result.State, a.result.Failure = messages.RunFailed, &f
-	case a.state != stateConcluding:
+	case !over && !a.reported:
 		a.result.State = messages.RunDrained
 	}
+	a.releaseStopped()
 	a.report(nil)
 }
 

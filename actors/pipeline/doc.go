@@ -1,6 +1,6 @@
 // Package pipeline owns one pipeline for as long as this process may run it.
 //
-//	acquiring ──epoch──▶ running ──Ended──▶ concluding ──▶ done
+//	acquiring ──epoch──▶ running ──Ended──▶ concluding ──▶ releasing ──▶ done
 //	    ▲                  │ │
 //	    │ higher epoch met │ └── again ──▶ backoff ──▶ running
 //	    └──────────────────┘
@@ -11,4 +11,9 @@
 // part's own retries are the run actor's. A destination that has met a higher epoch
 // (the state store was lost or restored) is answered with one above it. Drain and Stop
 // pass through to the run.
+//
+// Where the store leases the pipeline, the actor watches the lease. When it is lost the
+// run ends at once, as fenced, and nothing more is started; before each commit the lease is
+// asked for, since a process that was frozen hears of nothing. It is given back when the
+// run actor has terminated, whatever the outcome, so that the next owner need not wait.
 package pipeline

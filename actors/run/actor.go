@@ -137,6 +137,8 @@ func (a *Actor) Receive(c actor.Context) {
 		a.onTick(c)
 	case deadline:
 		a.onDeadline(c)
+	case Abort:
+		a.fail(c, m.Failure)
 	case Conclude:
 		a.onConclude(c, m)
 	case *actor.Terminated:

@@ -239,13 +239,16 @@ func (a *Actor) onFinishLoad(id messages.LoadID) {
 		return
 	}
 	l.finishing = true
-	session, replaces := a.session, l.load.Mode == connectors.ModeReplace
+	session, replaces, hold := a.session, l.load.Mode == connectors.ModeReplace, a.cfg.Hold
 	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
 		err := flow.Protect(func() error {
 			if replaces {
 				if err := failpoint.Hit(failpoint.StagingFull); err != nil {
 					return err
 				}
+			}
+			if err := flow.Held(hold, jobFinish); err != nil {
+				return err
 			}
 			return session.Finish(ctx, id)
 		})

@@ -16,6 +16,7 @@ type Config struct {
 	Epoch   messages.Epoch
 	Attempt messages.Attempt // the last one given out under this epoch
 	Run     statestore.Run   // its record
+	Hold    func() error     // says whether the pipeline is still ours; nil: for as long as we live
 	Jitter  func() float64   // in [0, 1)
 	Observe func(messages.Event)
 }
@@ -33,6 +34,9 @@ type Ended struct {
 	Streams    []messages.StreamResult
 	Warnings   []string
 }
+
+// Abort ends the run at once, for a reason outside of it.
+type Abort struct{ Failure messages.Failure }
 
 // Conclude asks for the run's record to be closed; Concluded answers.
 type Conclude struct{ Run statestore.Run }

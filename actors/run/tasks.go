@@ -103,7 +103,7 @@ func (a *Actor) spawn(c actor.Context, eff spawnTask) {
 		hop++
 	}
 	add(connectors.StageDestination, destination.New(destination.Config{
-		Task: task, Hop: hop, Session: a.session, Window: share.window, Register: reg,
+		Task: task, Hop: hop, Session: a.session, Hold: a.cfg.Hold, Window: share.window, Register: reg,
 	}))
 	for i, pid := range t.pids {
 		w := flow.Wire{Owner: c.Self(), Checkpoint: a.checkpoint}
