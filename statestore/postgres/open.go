@@ -1,0 +1,147 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rapidbyte.io/node/statestore"
+)
+
+// Open opens the store in the database at c.URL; where there is none, it creates it, and
+// one of an older version it migrates. The error is ErrDamaged when it cannot be trusted,
+// ErrForeign when it is one of a newer version. Who has which pipeline is Acquire's
+// business: any number of processes may open a store.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	c = c.withDefaults()
+	t, err := newTarget(c.URL)
+	var s *Store
+	if err == nil {
+		s, err = open(ctx, t, c)
+	}
+	if err != nil {
+		if t != nil {
+			err = t.explain(caused(ctx, err))
+		}
+		return nil, statestore.Wrap(statestore.Error{Op: "open state store", Path: pathOf(t), Err: err})
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, t *target, c Config) (*Store, error) {
+	if c.TTL < TTLMin {
+		return nil, fmt.Errorf("%w: a lease of %s, at least %s are needed", statestore.ErrInvalid, c.TTL, TTLMin)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	s := &Store{target: t, config: c, here: newOwner(c.Name)}
+	s.me = s.here.text()
+	within, cancel := context.WithTimeout(ctx, migrateMax)
+	defer cancel()
+	err := s.attach(within)
+	if errors.Is(err, statestore.ErrDamaged) && c.Rebuild {
+		if s.aside, err = t.setAside(within); err == nil {
+			err = s.attach(within)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.pool, err = t.open(stateConns); err != nil {
+		return nil, err
+	}
+	pool, err := t.open(1)
+	if err != nil {
+		s.pool.Close()
+		return nil, err
+	}
+	s.leases = newLeases(pool, s.me, c.TTL)
+	return s, nil
+}
+
+// attach brings the store to our version and learns its identity.
+func (s *Store) attach(ctx context.Context) error {
+	r, err := s.identity(ctx)
+	if errors.Is(err, errOlder) {
+		if err := s.migrate(ctx, Version, true); err != nil {
+			return err
+		}
+		r, err = s.identity(ctx)
+	}
+	s.id = r.Identity
+	return err
+}
+
+// errOlder means that there is no store, or one of an older version.
+var errOlder = errors.New("the store must be migrated first")
+
+// identity reads which store it is. It waits for nobody.
+func (t *target) identity(ctx context.Context) (r storeRecord, err error) {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has only read
+	return r, pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		version, err := look(ctx, tx)
+		switch {
+		case err != nil:
+			return err
+		case version > Version:
+			return checkVersion(version)
+		case version < Version:
+			return errOlder
+		}
+		var rows []cell
+		b := &pgx.Batch{}
+		store(b, &rows)
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		if r, err = openStore(rows); err != nil {
+			return err
+		}
+		if _, err := uuid.Parse(r.Identity); err != nil {
+			return damaged("identity %q: %v", r.Identity, err)
+		}
+		return nil
+	})
+}
+
+// connect returns a connection of its own.
+func (t *target) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, t.pool.ConnConfig.Copy())
+	if err != nil {
+		return nil, err
+	}
+	if err := t.pool.AfterConnect(ctx, conn); err != nil {
+		return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	}
+	return conn, nil
+}
+
+// setAside gives a schema that cannot be trusted a name that is free and returns it.
+func (t *target) setAside(ctx context.Context) (aside string, err error) {
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // whatever it says, what counts is committed
+	return aside, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'on', true)", int64(migrateLock)); err != nil {
+			return err
+		}
+		for n, taken := 1, true; taken; n++ {
+			aside = fmt.Sprintf("%s_damaged_%d", schema, n)
+			if err := tx.QueryRow(ctx, "SELECT to_regnamespace($1) IS NOT NULL", aside).Scan(&taken); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, "ALTER SCHEMA _rapidbyte_state RENAME TO "+pgx.Identifier{aside}.Sanitize())
+		return err
+	})
+}
