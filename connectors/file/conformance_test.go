@@ -28,7 +28,7 @@ func TestDestinationConformance(t *testing.T) {
 					open := func(t conntest.T) connectors.Destination {
 						d, err := NewDestination(DestinationConfig{Path: dir, Format: format})
 						require.NoError(t, err)
-						d.fast = true
+						d.flush = atOnce
 						return d
 					}
 					return conntest.Target{
@@ -156,7 +156,7 @@ func encodeFile(t conntest.T, rec arrow.RecordBatch, format, compression string)
 	root, err := os.OpenRoot(t.TempDir())
 	require.NoError(t, err)
 	defer func() { _ = root.Close() }()
-	f := &folder{root: root, pipeline: "p"}
+	f := &folder{root: root, pipeline: "p", flush: atOnce}
 	require.NoError(t, f.makeDir(f.own("tmp")))
 	o := newOutput(f, DestinationConfig{Format: format, Compression: compression}, "s", "s", messages.Receipt{})
 	_, err = o.write(rec)

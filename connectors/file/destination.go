@@ -31,8 +31,8 @@ var pipelineName = regexp.MustCompile(`^[a-z0-9_-]{1,128}$`)
 // Destination writes files into a folder. It holds nothing but its configuration.
 type Destination struct {
 	config DestinationConfig
+	flush  func(*os.File) error    // makes a file or folder durable
 	hook   func(step string) error // of tests
-	fast   bool                    // of tests
 }
 
 // NewDestination returns a destination, or an error that lists everything wrong
@@ -41,7 +41,7 @@ func NewDestination(c DestinationConfig) (*Destination, error) {
 	if err := configError("destination", c.Problems()); err != nil {
 		return nil, err
 	}
-	return &Destination{config: c.withDefaults()}, nil
+	return &Destination{config: c.withDefaults(), flush: (*os.File).Sync}, nil
 }
 
 // Check implements connectors.Destination.
@@ -74,14 +74,14 @@ func (d *Destination) Open(_ context.Context, r connectors.SessionRequest) (conn
 
 // folder creates what is missing and opens it.
 func (d *Destination) folder(p messages.PipelineID) (*folder, error) {
-	if err := makePath(filepath.Clean(d.config.Path), syncPath); err != nil {
+	if err := makePath(filepath.Clean(d.config.Path), d.syncPath); err != nil {
 		return nil, openError(d.config.Path, err)
 	}
 	root, err := os.OpenRoot(d.config.Path)
 	if err != nil {
 		return nil, openError(d.config.Path, err)
 	}
-	f := &folder{root: root, path: d.config.Path, pipeline: p, hook: d.hook, fast: d.fast}
+	f := &folder{root: root, path: d.config.Path, pipeline: p, hook: d.hook, flush: d.flush}
 	if err := f.makeDir(f.own("tmp")); err != nil {
 		return nil, errors.Join(openError(d.config.Path, err), root.Close())
 	}

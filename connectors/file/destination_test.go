@@ -32,6 +32,7 @@ type target struct {
 	dest     *Destination
 	attempts messages.Attempt // before the first one of a pass
 	join     bool             // the epoch of a pass is registered
+	said     promises         // of the newest pass
 }
 
 func newTarget(t testing.TB, c DestinationConfig) *target {
@@ -39,6 +40,9 @@ func newTarget(t testing.TB, c DestinationConfig) *target {
 	c.Path = filepath.Join(t.TempDir(), "out")
 	return &target{t: t, dir: c.Path, dest: destAt(t, c)}
 }
+
+// atOnce is a disk that needs no fsync, which is most of the time of a test.
+func atOnce(*os.File) error { return nil }
 
 func destAt(t testing.TB, c DestinationConfig) *Destination {
 	t.Helper()
@@ -123,6 +127,7 @@ func (g *target) pass(d *Destination, epoch messages.Epoch, mode connectors.Writ
 		return err
 	}
 	defer func() { _ = s.Close(ctx) }()
+	g.said = promises{epoch: epoch}
 	l := idLoad(number, mode, 2)
 	if err := s.Begin(ctx, l); err != nil {
 		return err
@@ -132,7 +137,9 @@ func (g *target) pass(d *Destination, epoch messages.Epoch, mode connectors.Writ
 			return err
 		}
 	}
-	return s.Finish(ctx, l.ID)
+	err = s.Finish(ctx, l.ID)
+	g.said.finished = err == nil
+	return err
 }
 
 func (g *target) part(s connectors.Session, p connectors.Part, token messages.Token, base, rows int) error {
@@ -157,6 +164,7 @@ func (g *target) part(s connectors.Session, p connectors.Part, token messages.To
 		if r, err = w.Commit(ctx, at(kind, int64(done), 10)); err != nil {
 			return err
 		}
+		g.said.committed(r)
 	}
 	return nil
 }
@@ -171,7 +179,7 @@ func TestCrashAtEveryStepIsExact(t *testing.T) {
 			n := 0
 			for ; ; n++ {
 				g := newTarget(t, DestinationConfig{Format: FormatJSONL})
-				g.dest.fast = true
+				g.dest.flush = atOnce
 				before := 0
 				if mode == connectors.ModeReplace {
 					require.NoError(t, g.pass(g.dest, 1, mode, 1, 1000, 20)) // an old version to keep
@@ -180,7 +188,7 @@ func TestCrashAtEveryStepIsExact(t *testing.T) {
 				c := &crasher{}
 				c.left.Store(int64(n))
 				crashing := destAt(t, g.dest.config)
-				crashing.hook, crashing.fast = c.hook, true
+				crashing.hook, crashing.flush = c.hook, atOnce
 				err := g.pass(crashing, 2, mode, 2, 0, 20)
 				for _, step := range c.steps {
 					seen[step] = true
@@ -358,14 +366,14 @@ func TestNewFoldersAreMadeDurable(t *testing.T) {
 	require.DirExists(t, path)
 	require.NoError(t, makePath(path, note))
 	require.Len(t, synced, 3, "nothing was made")
-	require.NoError(t, syncPath(path))
+	require.NoError(t, destAt(t, DestinationConfig{Path: path, Format: FormatCSV}).syncPath(path))
 }
 
 // TestTwoOwnersRaceForOneNumber runs sessions of rising epochs at once: each committed
 // row is there once, whoever wrote it.
 func TestTwoOwnersRaceForOneNumber(t *testing.T) {
 	g := newTarget(t, DestinationConfig{Format: FormatCSV})
-	g.dest.fast = true
+	g.dest.flush = atOnce
 	var wg sync.WaitGroup
 	for epoch := range messages.Epoch(6) {
 		wg.Go(func() {
@@ -382,7 +390,7 @@ func TestTwoOwnersRaceForOneNumber(t *testing.T) {
 
 func destAtFast(t testing.TB, c DestinationConfig) *Destination {
 	d := destAt(t, c)
-	d.fast = true
+	d.flush = atOnce
 	return d
 }
 
@@ -390,7 +398,7 @@ func destAtFast(t testing.TB, c DestinationConfig) *Destination {
 // length replace each other.
 func TestReadersNeverSeeHalfAReplace(t *testing.T) {
 	g := newTarget(t, DestinationConfig{Format: FormatJSONL})
-	g.dest.fast = true
+	g.dest.flush = atOnce
 	require.NoError(t, g.pass(g.dest, 1, connectors.ModeReplace, 1, 100_000, 20))
 	done := make(chan struct{})
 	var wg sync.WaitGroup

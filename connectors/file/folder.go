@@ -67,7 +67,7 @@ type folder struct {
 	path     string // as configured, for messages
 	pipeline messages.PipelineID
 	hook     func(step string) error // of tests; nil otherwise
-	fast     bool                    // of tests: no fsync, which is most of their time
+	flush    func(*os.File) error    // makes a file or folder durable
 }
 
 func (f *folder) own(name string) string {
@@ -182,7 +182,7 @@ func (f *folder) writeManifest(tmp string, b []byte) error {
 		_ = file.Close()
 		return err
 	}
-	if err := f.sync(file); err != nil {
+	if err := f.flush(file); err != nil {
 		_ = file.Close()
 		return err
 	}
@@ -287,18 +287,10 @@ func (f *folder) syncDir(name string) error {
 	if err != nil {
 		return err
 	}
-	err = f.sync(d)
-	if err := errors.Join(err, d.Close()); err != nil {
+	if err := errors.Join(f.flush(d), d.Close()); err != nil {
 		return err
 	}
 	return failpoint.Hit(failpoint.DirSync)
-}
-
-func (f *folder) sync(file *os.File) error {
-	if f.fast {
-		return nil
-	}
-	return file.Sync()
 }
 
 // makePath creates a folder and what is missing above it, and makes the new names
@@ -321,12 +313,12 @@ func makePath(name string, sync func(dir string) error) error {
 }
 
 // syncPath makes the names in a folder outside of the root durable.
-func syncPath(name string) error {
-	d, err := os.Open(filepath.Clean(name))
+func (d *Destination) syncPath(name string) error {
+	dir, err := os.Open(filepath.Clean(name))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(d.flush(dir), dir.Close())
 }
 
 // makeDir creates a folder and makes it durable.

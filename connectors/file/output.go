@@ -193,7 +193,7 @@ func (o *output) roll() ([]finished, error) {
 	if err := o.folder.at(stepSync); err != nil {
 		return nil, err
 	}
-	if err := o.folder.sync(f.disk); err != nil {
+	if err := o.folder.flush(f.disk); err != nil {
 		return nil, err
 	}
 	if err := failpoint.Hit(failpoint.FileSync); err != nil {
