@@ -22,6 +22,7 @@ func DestinationChecks() []Check[DestinationFactory] {
 		{"other_pipelines_are_apart", otherPipelinesAreApart},
 		{"older_attempt_is_fenced", olderAttemptIsFenced},
 		{"older_attempt_is_fenced_after_commit", olderAttemptIsFencedAfterCommit},
+		{"older_attempt_of_another_session_is_fenced", olderAttemptOfAnotherSessionIsFenced},
 		{"older_epoch_is_fenced", olderEpochIsFenced},
 		{"older_load_is_fenced", olderLoadIsFenced},
 		{"new_load_drops_receipts", newLoadDropsReceipts},

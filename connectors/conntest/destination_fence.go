@@ -150,6 +150,23 @@ func olderAttemptIsFencedAfterCommit(t T, f DestinationFactory) {
 	r.sees("orders", texts(NumberRows(1, 6)), "after the commit of the owner")
 }
 
+// olderAttemptOfAnotherSessionIsFenced: the session of the younger attempt cannot close
+// the zombie, which another node has: only the destination can refuse it.
+func olderAttemptOfAnotherSessionIsFenced(t T, f DestinationFactory) {
+	r := newDestRig(t, f)
+	s, l := r.begun(r.mode)
+	zombie, _ := r.writer(s, l.Parts[0], 1, 1)
+	r.write(zombie, NumberRows(1, 5))
+	owner, receipt := r.writer(r.open(r.Destination, 1), l.Parts[0], 1, 2)
+	require.Equal(t, messages.Version{Load: 1}, receipt.Version)
+	_, err := zombie.Commit(r.ctx, barrier(messages.BarrierPeriodic, 5, 5))
+	fenced(t, err, "commit of an older attempt")
+	r.sees("orders", nil, "after the commit of an older attempt")
+	r.write(owner, NumberRows(1, 5))
+	r.commit(owner, messages.BarrierEnd, 5, 5)
+	r.sees("orders", texts(NumberRows(1, 5)), "after the commit of the owner")
+}
+
 // olderEpochIsFenced: after Open with a higher epoch no writer and no session of a
 // lower one changes anything (rule 10, I4).
 func olderEpochIsFenced(t T, f DestinationFactory) {

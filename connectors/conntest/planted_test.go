@@ -193,6 +193,7 @@ func TestSuiteCatchesADestinationThat(t *testing.T) {
 		{"does not check the epoch", "older_epoch_is_fenced", "commit of an older epoch", flawed(flaws{anyEpoch: true})},
 		{"lets a lower epoch open", "lower_epoch_is_refused", "open with epoch 4", flawed(flaws{anyEpoch: true})},
 		{"does not check the attempt", "older_attempt_is_fenced", "commit of an older attempt", flawed(flaws{anyAttempt: true})},
+		{"does not check the attempt of another session", "older_attempt_of_another_session_is_fenced", "commit of an older attempt", flawed(flaws{anyAttempt: true})},
 		{"lets an older load commit", "older_load_is_fenced", "commit of an older load", flawed(flaws{anyAttempt: true})},
 		{"takes any state store", "foreign_store_is_refused", "another state store", flawed(flaws{anyStore: true})},
 		{"finishes early", "finish_waits_for_every_part", "with one of two parts final", flawed(flaws{finishEarly: true})},
