@@ -20,6 +20,7 @@ import (
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // bookkeeping is the folder of everything that is not data, inside the
@@ -283,6 +284,9 @@ func (f *folder) syncTarget(target string) error {
 }
 
 func (f *folder) syncDir(name string) error {
+	if mutant.On(mutant.NoFolderSync) {
+		return nil
+	}
 	d, err := f.root.Open(name)
 	if err != nil {
 		return err
@@ -314,6 +318,9 @@ func makePath(name string, sync func(dir string) error) error {
 
 // syncPath makes the names in a folder outside of the root durable.
 func (d *Destination) syncPath(name string) error {
+	if mutant.On(mutant.NoFolderSync) {
+		return nil
+	}
 	dir, err := os.Open(filepath.Clean(name))
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // What a connection has when the document does not say.
@@ -263,6 +264,9 @@ func (d *dialer) session(serverVersion string, data bool) string {
 		"xmloption": "content", "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off",
 		"statement_timeout": milliseconds(d.statementTimeout), "lock_timeout": milliseconds(d.lockTimeout),
 		"idle_in_transaction_session_timeout": "0", "tcp_keepalives_idle": "30",
+	}
+	if mutant.On(mutant.CommitNotDurable) {
+		delete(settings, "synchronous_commit")
 	}
 	major := serverMajor(serverVersion)
 	if !data && major >= 12 {

@@ -20,6 +20,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // rejected is a row on its way to the dead letters.
@@ -135,7 +136,14 @@ func (w *Writer) reject(ctx context.Context, r rejected) error {
 	b.text(string(position), string(r.code), r.sqlstate, r.message)
 	b.bytes(r.payload)
 	b.int8(int64(w.token.Epoch)) //nolint:gosec // a counter
-	_, err = w.conn.Insert(ctx, `INSERT INTO _rapidbyte.dlq (pipeline_id, stream, part, load, load_no, commit_no, ordinal, pos, reason_code, sqlstate, message, payload, epoch)
+	conn := w.conn
+	if mutant.On(mutant.LettersOutside) {
+		if conn, err = w.session.take(ctx); err != nil {
+			return err
+		}
+		defer w.session.give(conn)
+	}
+	_, err = conn.Insert(ctx, `INSERT INTO _rapidbyte.dlq (pipeline_id, stream, part, load, load_no, commit_no, ordinal, pos, reason_code, sqlstate, message, payload, epoch)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 		[]uint32{
 			pgtype.UUIDOID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID,

@@ -8,6 +8,7 @@ import (
 
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // followPass reads an incremental stream: rows without a cursor first, if they are asked
@@ -48,6 +49,9 @@ func (p *followPass) run(ctx context.Context) error {
 		}
 		q := p.query()
 		q.After, q.UpTo = p.at.values, f.UpTo
+		if mutant.On(mutant.NoTies) {
+			q.After = q.After[:min(1, len(q.After))]
+		}
 		if err := p.copyAll(ctx, q, p.take); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // lane is a control connection, for one user at a time.
@@ -169,6 +170,8 @@ func (s *Session) mayOwn(o owner, ok bool, r connectors.SessionRequest) error {
 	case o.store != r.Store && !r.Adopt:
 		return destError("open the destination", connectors.KindConfig, messages.CodeDestForeign,
 			fmt.Errorf("pipeline %s was run from the state store %q, this is %q", r.Pipeline, o.store, r.Store))
+	case mutant.On(mutant.EpochOfStore):
+		return nil
 	case o.epoch > r.Epoch || o.epoch == r.Epoch && !r.Join, r.Join && o.epoch != r.Epoch:
 		return &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 	}

@@ -10,6 +10,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/codec"
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // buildMergeKey gives the staging table an index over the key by which versions are
@@ -42,6 +43,11 @@ func (s *swapper) merge(ctx context.Context) error {
 	}
 	if err := s.exec(ctx, "SET CONSTRAINTS ALL DEFERRED"); err != nil {
 		return err
+	}
+	if mutant.On(mutant.TruncateInsert) {
+		if err := s.exec(ctx, "TRUNCATE "+m.target); err != nil {
+			return err
+		}
 	}
 	if err := s.exec(ctx, m.statement()); err != nil {
 		return err

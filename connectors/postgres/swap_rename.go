@@ -12,6 +12,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // piece is an index or a constraint of the target, which the staging table gets too. The
@@ -154,6 +155,9 @@ func (s *swapper) rename(ctx context.Context) error {
 	}
 	target, stage := s.target.qname().sql(), s.stage.qname().sql()
 	statements := slices.Concat(before, []string{"DROP TABLE " + target, "ALTER TABLE " + stage + " RENAME TO " + query.Ident(s.target.name)})
+	if mutant.On(mutant.SwapTwice) {
+		statements = slices.Insert(statements, len(before)+1, "COMMIT", "BEGIN")
+	}
 	for n, p := range s.pieces {
 		if p.constraint != "c" {
 			statements = append(statements, "ALTER INDEX "+query.Qualified(s.cfg.Schema, s.temp(n))+" RENAME TO "+query.Ident(p.name))

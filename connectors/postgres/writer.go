@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // Writer implements connectors.Writer: one data connection, one transaction per commit.
@@ -232,6 +234,11 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 			return err
 		}
 		next = w.next(b)
+		if mutant.On(mutant.ReceiptOutside) {
+			if _, err := w.conn.Exec(ctx, "COMMIT; BEGIN"); err != nil {
+				return err
+			}
+		}
 		if err := w.writeReceipt(ctx, next); err != nil {
 			return err
 		}
@@ -243,6 +250,9 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 		}
 		unknown = true
 		results, err := w.conn.Commit(ctx)
+		if mutant.On(mutant.CommitAgain) && w.conn.Broken() {
+			results, err = w.commitAgain(ctx)
+		}
 		if stateOf(err) != "" && !w.conn.Broken() {
 			unknown = false // the server said that it did not
 		}
@@ -262,6 +272,16 @@ func (w *Writer) Commit(ctx context.Context, b messages.Barrier) (messages.Recei
 	}
 	w.inTx, w.receipt, w.rows = false, next, messages.Counts{}
 	return next, nil
+}
+
+// commitAgain is the planted fault that a COMMIT without a reply is repeated.
+func (w *Writer) commitAgain(ctx context.Context) ([]wire.Result, error) {
+	conn, err := w.session.dial.data(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.conn = conn
+	return conn.Commit(ctx)
 }
 
 // withCommit says what is known of a commit that failed.
@@ -310,7 +330,11 @@ func (w *Writer) writeReceipt(ctx context.Context, r messages.Receipt) error {
 		"rows_applied = %d, rows_rejected = %d, updated_at = now() WHERE pipeline_id = '%s' AND part = %s AND load_no = %d AND epoch = %d AND attempt = %d AND commit_no = %d",
 		r.Version.Commit, query.Literal(string(position)), r.Final, w.sinks[0].lay.oid, r.Rows.Read, r.Rows.Arrived, r.Rows.Applied, r.Rows.Rejected,
 		id, query.Literal(string(r.Part)), r.Version.Load, w.token.Epoch, w.token.Attempt, w.receipt.Version.Commit)
-	results, err := w.conn.Exec(ctx, b.String()+"; "+w.sameTables())
+	sql := b.String()
+	if mutant.On(mutant.NoEpoch) {
+		sql = regexp.MustCompile(` AND (epoch|attempt) = \d+`).ReplaceAllString(sql, "")
+	}
+	results, err := w.conn.Exec(ctx, sql+"; "+w.sameTables())
 	if err != nil {
 		return err
 	}
