@@ -54,7 +54,7 @@ func TestPGOlderOwnerOfAnotherLoginIsFencedByTheRows(t *testing.T) {
 // What sets rows aside belongs to the commit: an attempt that is given up leaves no
 // letter, and a commit whose reply is lost has them all.
 func TestPGDeadLettersComeAndGoWithTheirCommit(t *testing.T) {
-	p := newProxy(t, pgtest.Shared(t).Port())
+	p := pgtest.NewProxy(t, pgtest.Shared(t).Port())
 	for name, setAside := range map[string]func(*rig, connectors.Writer){
 		"by the server": func(r *rig, w connectors.Writer) { r.write(w, orders, []any{1, "a"}, []any{2, "refused"}) },
 		"by a transform": func(r *rig, w connectors.Writer) {
@@ -64,7 +64,7 @@ func TestPGDeadLettersComeAndGoWithTheirCommit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, connectors.WritePolicy{OnDataError: connectors.DataDLQ}, func(cfg *DestinationConfig) { cfg.Host, cfg.Port = "127.0.0.1", p.port() })
+			r := newRig(t, connectors.WritePolicy{OnDataError: connectors.DataDLQ}, func(cfg *DestinationConfig) { cfg.Host, cfg.Port = "127.0.0.1", p.Port() })
 			r.sql("CREATE TABLE orders (id bigint, name text CHECK (name <> 'refused'))")
 			letters := func() int {
 				found, err := r.dest.DeadLetters(t.Context(), connectors.DeadLetterQuery{Pipeline: testPipeline})
@@ -78,14 +78,14 @@ func TestPGDeadLettersComeAndGoWithTheirCommit(t *testing.T) {
 			require.Zero(t, letters(), "of an attempt that was given up")
 
 			for attempt, c := range []struct {
-				cut     int32 // of the proxy
-				letters int
-			}{{1, 0}, {2, 1}} {
+				committed bool
+				letters   int
+			}{{false, 0}, {true, 1}} {
 				w, receipt, err := r.s.OpenWriter(t.Context(), ordersPart(connectors.ModeAppend), messages.Token{Epoch: r.epoch, Attempt: messages.Attempt(2 + attempt)}) //nolint:gosec // small
 				require.NoError(t, err)
 				require.Zero(t, receipt.Version.Commit)
 				setAside(r, w)
-				p.cut.Store(c.cut)
+				cutCommit(p, c.committed)
 				_, err = w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 2, 2))
 				require.Equal(t, connectors.KindTransient, connectors.KindOf(err), "%v", err)
 				require.NoError(t, w.Close(t.Context()))

@@ -1,12 +1,8 @@
 package postgres
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"net"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,85 +14,17 @@ import (
 	"rapidbyte.io/node/messages"
 )
 
-// proxy stands between a client and a server and cuts the connection at a COMMIT.
-type proxy struct {
-	listener net.Listener
-	server   string
-	cut      atomic.Int32 // 1: before the server sees COMMIT, 2: when it has answered
-	rewrite  func(answer []byte) []byte
-	wg       sync.WaitGroup
-}
-
-func newProxy(t *testing.T, port int) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &proxy{listener: l, server: fmt.Sprintf("127.0.0.1:%d", port)}
-	p.wg.Go(p.accept)
-	t.Cleanup(func() {
-		require.NoError(t, l.Close())
-		p.wg.Wait()
+// cutCommit resets the next connection that commits: before the server sees it, or before
+// the client hears that it is committed.
+func cutCommit(p *pgtest.Proxy, committed bool) {
+	done := false
+	p.Judge(func(m pgtest.Message) pgtest.Fate {
+		if done || m.FromServer != committed || !m.Says("COMMIT") {
+			return pgtest.Pass
+		}
+		done = true
+		return pgtest.ResetAt(0)
 	})
-	return p
-}
-
-func (p *proxy) port() int {
-	a, _ := p.listener.Addr().(*net.TCPAddr)
-	return a.Port
-}
-
-func (p *proxy) accept() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		p.wg.Go(func() { p.serve(client) })
-	}
-}
-
-func (p *proxy) serve(client net.Conn) {
-	defer client.Close()
-	server, err := net.Dial("tcp", p.server)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	p.wg.Go(func() { // answers
-		defer client.Close()
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := server.Read(buf)
-			if err != nil {
-				return
-			}
-			if p.cut.Load() == 2 && bytes.Contains(buf[:n], []byte("C\x00\x00\x00\x0bCOMMIT\x00")) {
-				p.cut.Store(0)
-				return
-			}
-			answer := buf[:n]
-			if p.rewrite != nil {
-				answer = p.rewrite(answer)
-			}
-			if _, err := client.Write(answer); err != nil {
-				return
-			}
-		}
-	})
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := client.Read(buf)
-		if err != nil {
-			return
-		}
-		if p.cut.Load() == 1 && bytes.Contains(buf[:n], []byte("COMMIT\x00")) {
-			p.cut.Store(0)
-			return
-		}
-		if _, err := server.Write(buf[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // C09: the connection is lost around COMMIT. The next writer's receipt says what
@@ -104,21 +32,20 @@ func (p *proxy) serve(client net.Conn) {
 func TestPGUnknownCommitIsResolvedByTheReceipt(t *testing.T) {
 	for _, c := range []struct {
 		name      string
-		cut       int32
 		committed bool
-	}{{"before the server saw it", 1, false}, {"before the client heard it", 2, true}} {
+	}{{"before the server saw it", false}, {"before the client heard it", true}} {
 		for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert, connectors.ModeReplace} {
 			t.Run(c.name+"/"+string(mode), func(t *testing.T) {
-				p := newProxy(t, pgtest.Shared(t).Port()) // before the rig: it outlives its connections
+				p := pgtest.NewProxy(t, pgtest.Shared(t).Port()) // before the rig: it outlives its connections
 				r := newRig(t, connectors.WritePolicy{}, nil)
 				r.dest = newDestination(t, r.server, r.db, connectors.WritePolicy{NewColumn: connectors.ColumnAdd}, func(cfg *DestinationConfig) {
-					cfg.Host, cfg.Port = "127.0.0.1", p.port()
+					cfg.Host, cfg.Port = "127.0.0.1", p.Port()
 				})
 				w := r.writer(mode, orders, 1)
 				r.write(w, orders, []any{1, "a"})
 				r.commit(w, messages.BarrierPeriodic, 1, 1)
 				r.write(w, orders, []any{2, "b"})
-				p.cut.Store(c.cut)
+				cutCommit(p, c.committed)
 				_, err := w.Commit(t.Context(), barrierAt(messages.BarrierPeriodic, 2, 1))
 				e, ok := errors.AsType[*connectors.Error](err)
 				require.True(t, ok, "%v", err)

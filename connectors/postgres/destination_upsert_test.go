@@ -20,20 +20,17 @@ import (
 )
 
 // onOldServer makes the writers of a rig believe that the server has no MERGE.
-func (r *rig) onOldServer(p *proxy, change func(*DestinationConfig)) {
+func (r *rig) onOldServer(p *pgtest.Proxy, change func(*DestinationConfig)) {
 	r.t.Helper()
-	p.rewrite = func(b []byte) []byte {
-		i := bytes.Index(b, []byte("server_version\x00"))
-		if i < 0 {
-			return b
+	p.Judge(func(m pgtest.Message) pgtest.Fate {
+		if version, ok := bytes.CutPrefix(m.Body, []byte("server_version\x00")); ok && m.Type == 'S' {
+			copy(version, "14")
 		}
-		b = bytes.Clone(b)
-		copy(b[i+len("server_version\x00"):], "14")
-		return b
-	}
+		return pgtest.Pass
+	})
 	policy := r.dest.policy
 	r.dest = newDestination(r.t, r.server, r.db, policy, func(c *DestinationConfig) {
-		c.Host, c.Port = "127.0.0.1", p.port()
+		c.Host, c.Port = "127.0.0.1", p.Port()
 		if change != nil {
 			change(c)
 		}
@@ -46,7 +43,7 @@ func forUpserts(t *testing.T, policy connectors.WritePolicy, test func(t *testin
 		for _, method := range []LoadMethod{LoadCopy, LoadInsert} {
 			t.Run(fmt.Sprintf("%s/old server %t", method, old), func(t *testing.T) {
 				set := func(c *DestinationConfig) { c.LoadMethod = method }
-				p := newProxy(t, pgtest.Shared(t).Port()) // before the rig: it outlives its connections
+				p := pgtest.NewProxy(t, pgtest.Shared(t).Port()) // before the rig: it outlives its connections
 				r := newRig(t, policy, set)
 				if old {
 					r.onOldServer(p, set)
