@@ -107,7 +107,7 @@ func (d *dialer) control(ctx context.Context) (*pgx.Conn, error) {
 	}
 	ctx, cancel := d.limited(ctx)
 	defer cancel()
-	if err := d.pooler.check(ctx, conn, d.plain); err != nil {
+	if err := d.tend(conn, func() error { return d.pooler.check(ctx, conn, d.plain) }); err != nil {
 		return nil, errors.Join(err, conn.Close(ctx))
 	}
 	return conn, nil
@@ -119,6 +119,7 @@ func (d *dialer) plain(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.DialFunc = d.dialLine
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -126,7 +127,11 @@ func (d *dialer) plain(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := d.limited(ctx)
 	defer cancel()
 	version := conn.PgConn().ParameterStatus("server_version")
-	if _, err := conn.PgConn().Exec(ctx, d.session(version, false)).ReadAll(); err != nil {
+	err = d.tend(conn, func() error {
+		_, err := conn.PgConn().Exec(ctx, d.session(version, false)).ReadAll()
+		return err
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the session: %w", err), conn.Close(ctx))
 	}
 	return conn, nil

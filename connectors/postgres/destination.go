@@ -77,7 +77,9 @@ func (d *Destination) inspect(ctx context.Context, op string, do func(*pgx.Conn)
 		return d.classify(ctx, op, err)
 	}
 	defer closeConn(conn)
-	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(pgx.Tx) error { return do(conn) })
+	err = d.dial.tend(conn, func() error {
+		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(pgx.Tx) error { return do(conn) })
+	})
 	return d.classify(ctx, op, err)
 }
 
@@ -178,9 +180,11 @@ func (d *Destination) Teardown(ctx context.Context, p messages.PipelineID, dryRu
 	}
 	defer closeConn(conn)
 	var out []string
-	err = pgx.BeginFunc(ctx, conn, func(pgx.Tx) error {
-		out, err = d.teardown(ctx, conn, p, dryRun)
-		return err
+	err = d.dial.tend(conn, func() error {
+		return pgx.BeginFunc(ctx, conn, func(pgx.Tx) error {
+			out, err = d.teardown(ctx, conn, p, dryRun)
+			return err
+		})
 	})
 	return out, d.classify(ctx, "tear down", err)
 }

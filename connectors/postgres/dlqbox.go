@@ -43,10 +43,13 @@ func (d *Destination) withBook(ctx context.Context, op string, do func(pgx.Tx) e
 		return d.classify(ctx, op, err)
 	}
 	defer closeConn(conn)
-	has, err := hasBook(ctx, conn)
-	if err == nil && has {
-		err = pgx.BeginFunc(ctx, conn, do)
-	}
+	err = d.dial.tend(conn, func() error {
+		has, err := hasBook(ctx, conn)
+		if err == nil && has {
+			err = pgx.BeginFunc(ctx, conn, do)
+		}
+		return err
+	})
 	return d.classify(ctx, op, err)
 }
 

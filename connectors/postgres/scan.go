@@ -146,7 +146,7 @@ func (s *Source) Scan(ctx context.Context, r connectors.ScanRequest) (connectors
 		return nil, s.classify(ctx, "plan the scan", "", err)
 	}
 	p := &scanPlanner{source: s, conn: conn, request: r}
-	if err := p.run(ctx, name); err != nil {
+	if err := s.dial.tend(conn, func() error { return p.run(ctx, name) }); err != nil {
 		closeConn(conn)
 		return nil, s.classify(ctx, "plan the scan", "", err)
 	}

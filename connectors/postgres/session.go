@@ -109,7 +109,7 @@ func (s *Session) using(ctx context.Context, l *lane, do func(*pgx.Conn) error) 
 		l.conn = conn
 	}
 	w := s.watch(l.conn.PgConn().PID())
-	err := do(l.conn)
+	err := s.dial.tend(l.conn, func() error { return do(l.conn) })
 	held := w.stop()
 	if err != nil && stateOf(err) == lockNotAvailable {
 		err = blockedError(ctx, "wait for a lock", held, err)

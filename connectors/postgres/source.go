@@ -73,7 +73,7 @@ func (s *Source) inspect(ctx context.Context, op string, do func(*pgx.Conn) erro
 		return s.classify(ctx, op, "", err)
 	}
 	defer closeConn(conn)
-	return s.classify(ctx, op, "", do(conn))
+	return s.classify(ctx, op, "", s.dial.tend(conn, func() error { return do(conn) }))
 }
 
 // streamID is how a relation is named as a stream.
