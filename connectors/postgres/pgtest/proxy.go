@@ -114,11 +114,17 @@ func (p *Proxy) Judge(f func(Message) Fate) {
 	p.judge = f
 }
 
-// Shape changes how bytes of new connections travel.
+// Shape changes how bytes travel from now on.
 func (p *Proxy) Shape(s Shape) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shape = s
+}
+
+func (p *Proxy) shaped() Shape {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shape
 }
 
 // ResetAll resets every connection, and returns how many there were.
@@ -166,7 +172,7 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	p.mu.Lock()
 	p.number++
-	l := &link{proxy: p, number: p.number, client: client, server: server, shape: p.shape, done: make(chan struct{})}
+	l := &link{proxy: p, number: p.number, client: client, server: server, done: make(chan struct{})}
 	p.links[l] = true
 	closed := p.closed
 	p.mu.Unlock()
@@ -197,7 +203,6 @@ type link struct {
 	proxy          *Proxy
 	number         int
 	client, server net.Conn
-	shape          Shape
 	asked          atomic.Int32 // answers of one byte that the server owes
 	mute           atomic.Bool
 	once           sync.Once
@@ -228,9 +233,13 @@ type parcel struct {
 	due   time.Time
 }
 
+// inFlight is how many parcels of at most 64 KiB, or of one message, are on their way at a
+// time.
+const inFlight = 16
+
 // carry moves messages from one end to the other.
 func (l *link) carry(from, to net.Conn, fromServer bool) {
-	way := make(chan parcel, 1024)
+	way := make(chan parcel, inFlight)
 	var sending sync.WaitGroup
 	sending.Go(func() { l.send(to, way) })
 	l.take(from, fromServer, way)
@@ -250,7 +259,7 @@ func (l *link) take(from net.Conn, fromServer bool, way chan<- parcel) {
 	flush := func() {
 		if len(out) > 0 && !l.mute.Load() {
 			select {
-			case way <- parcel{out, time.Now().Add(l.shape.Delay)}:
+			case way <- parcel{out, time.Now().Add(l.proxy.shaped().Delay)}:
 			case <-l.done:
 			}
 		}
@@ -351,13 +360,13 @@ func (l *link) send(to net.Conn, way <-chan parcel) {
 			return
 		}
 		for len(p.bytes) > 0 {
-			n := len(p.bytes)
-			if l.shape.Slice > 0 {
-				n = min(n, l.shape.Slice)
+			n, shape := len(p.bytes), l.proxy.shaped()
+			if shape.Slice > 0 {
+				n = min(n, shape.Slice)
 			}
-			if l.shape.Rate > 0 {
-				n = min(n, max(l.shape.Rate/50, 1))
-				if !l.pause(time.Duration(n) * time.Second / time.Duration(l.shape.Rate)) {
+			if shape.Rate > 0 {
+				n = min(n, max(shape.Rate/50, 1))
+				if !l.pause(time.Duration(n) * time.Second / time.Duration(shape.Rate)) {
 					return
 				}
 			}
