@@ -75,8 +75,12 @@ type (
 		messages.CheckpointCommitted
 		Receipt messages.Receipt
 	}
-	// PartDone says that a part is complete and persisted; parts After it may start.
-	PartDone struct{ Part messages.PartID }
+	// PartDone says that a part of that load is complete and persisted; parts After it may
+	// start. A part of the next load may have its name.
+	PartDone struct {
+		Part messages.PartID
+		Load messages.LoadID
+	}
 	// FinishLoad calls Session.Finish.
 	FinishLoad struct{ Load messages.LoadID }
 	// Done says that the load is finished and persisted.

@@ -226,7 +226,7 @@ func (m *Machine) onSaved(ev Saved) []Effect {
 			})
 		}
 		if r.Final {
-			out = append(out, PartDone{r.Part})
+			out = append(out, PartDone{r.Part, r.LoadID()})
 		}
 	}
 	for _, id := range done.Finished {

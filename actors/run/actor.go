@@ -114,8 +114,8 @@ func (a *Actor) Receive(c actor.Context) {
 	case checkpoint.Persisted:
 		a.onPersisted(c, m)
 	case checkpoint.PartDone:
-		a.progress.final(m.Part)
-		a.do(c, a.board.onFinal(m.Part))
+		a.progress.final(m.Part, m.Load)
+		a.do(c, a.board.onFinal(m.Part, m.Load))
 		a.settle()
 	case checkpoint.FinishLoad:
 		a.onFinishLoad(m.Load)

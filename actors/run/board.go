@@ -174,10 +174,11 @@ func (b *board) onPersisted(m messages.CheckpointCommitted) []any {
 	return b.settle(t)
 }
 
-// onFinal: the part's final receipt is in the state store.
-func (b *board) onFinal(p messages.PartID) []any {
+// onFinal: the part's final receipt is in the state store. That of the load before may
+// be heard of late, when it was repaired: the part goes by the same name.
+func (b *board) onFinal(p messages.PartID, of messages.LoadID) []any {
 	t := b.find(p)
-	if t == nil || t.final {
+	if t == nil || t.final || t.part.Load != of {
 		return nil
 	}
 	t.final = true

@@ -154,7 +154,7 @@ func (c *crew) work(p messages.PartID, w *worker) {
 		if m.Receipt.Final { // how an unknown commit ended
 			w.ended = true
 			c.seen["opened on a final receipt"]++
-			c.note(false, func() { c.do(c.b.onFinal(p)) })
+			c.note(false, func() { c.do(c.b.onFinal(p, c.b.find(p).part.Load)) })
 		} else if !resume {
 			w.ended = true
 		}
@@ -198,7 +198,7 @@ func (c *crew) commit(t *task, w *worker) {
 	saved := messages.CheckpointCommitted{Part: p, Token: w.token, Seq: w.seq}
 	c.note(kind == messages.BarrierPeriodic, func() { c.do(c.b.onPersisted(saved)) })
 	if kind == messages.BarrierEnd {
-		c.note(false, func() { c.do(c.b.onFinal(p)) })
+		c.note(false, func() { c.do(c.b.onFinal(p, c.b.find(p).part.Load)) })
 	}
 }
 
@@ -326,7 +326,7 @@ func TestPartThatTurnsOutFinalInItsBackoffReleasesThoseAfterIt(t *testing.T) {
 	b.onFailed(failed(first, connectors.KindTransient))
 	b.onGone(first.part.ID, first.token)
 	require.Equal(t, taskBackoff, b.tasks[0].state)
-	out := b.onFinal(first.part.ID)
+	out := b.onFinal(first.part.ID, first.part.Load)
 	require.Len(t, out, 1)
 	second, ok := out[0].(spawnTask)
 	require.True(t, ok)
@@ -360,4 +360,15 @@ func TestEmptyCommitIsNoProgress(t *testing.T) {
 	b.onOpened(messages.Opened{Token: task.token, Receipt: messages.Receipt{Part: "p", Position: at}})
 	b.onPersisted(messages.CheckpointCommitted{Part: "p", Token: task.token, Seq: 1, Position: messages.Position{At: messages.Int64Cursor(8)}})
 	require.Zero(t, b.tasks[0].retry.Tries())
+}
+
+func TestFinalReceiptOfTheLoadBeforeEndsNothing(t *testing.T) {
+	b := newBoard(1, 0, 1, 1, func() float64 { return 0 })
+	part := connectors.Part{ID: "p", Load: messages.LoadID{Name: "l", Number: 4}}
+	b.add(part, false)
+	before := messages.LoadID{Name: "l", Number: 3}
+	require.Empty(t, b.onFinal("p", before), "repaired from its receipt, and told late")
+	require.Equal(t, []any{spawnTask{part: part, token: messages.Token{Epoch: 1, Attempt: 1}}}, b.start())
+	require.Empty(t, b.onFinal("p", before))
+	require.Equal(t, []any{stopTask{part: "p", token: messages.Token{Epoch: 1, Attempt: 1}}}, b.onFinal("p", part.Load))
 }

@@ -137,8 +137,8 @@ func (p *progress) explained(m messages.Explained) {
 	}
 }
 
-func (p *progress) final(id messages.PartID) {
-	if pp := p.parts[id]; pp != nil {
+func (p *progress) final(id messages.PartID, of messages.LoadID) {
+	if pp := p.parts[id]; pp != nil && pp.load == of {
 		pp.done = true
 	}
 }
