@@ -228,7 +228,7 @@ func (a *Actor) onEnded(c actor.Context, e run.Ended) {
 	case e.State == messages.RunFailed && e.Again && a.drain == nil:
 		a.again(c, e)
 	default:
-		if a.drain != nil && e.Again {
+		if a.drain != nil && (e.Again || e.Registered >= a.epoch) {
 			e.State, e.Failure = messages.RunDrained, nil // stopped before another go
 		}
 		a.conclude(c, e.State, e.Failure)
