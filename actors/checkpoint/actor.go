@@ -61,8 +61,9 @@ type (
 		messages.CheckpointCommitted
 		Receipt messages.Receipt
 	}
-	// RunMarked answers OpenRun and ConcludeRun. If the machine halts over what was
-	// recovered, Halted comes before the answer to OpenRun.
+	// RunMarked answers OpenRun, when state store and destination agree too, and
+	// ConcludeRun. If the machine halts over what was recovered, Halted comes before the
+	// answer to OpenRun.
 	RunMarked struct {
 		Conclude bool
 		Err      error
@@ -86,7 +87,8 @@ type Actor struct {
 	jobs    chan job // capacity 4: one save, and the marks of one run
 	worker  *flow.Worker
 	timer   *time.Timer
-	failed  int // saves in a row
+	failed  int  // saves in a row
+	marked  bool // the record of the run is there, and OpenRun is not yet answered
 }
 
 // New returns the props of a checkpoint actor. Its owner is its parent.
@@ -164,13 +166,18 @@ func (a *Actor) onTick(c actor.Context) {
 }
 
 func (a *Actor) onJobDone(c actor.Context, d jobDone) {
-	if d.job.mark {
+	switch {
+	case d.job.mark && !d.job.conclude && d.err == nil:
+		a.marked = true
+		a.answer(c)
+		return
+	case d.job.mark:
 		c.Send(a.owner, RunMarked{Conclude: d.job.conclude, Err: d.err})
 		return
-	}
-	if d.err == nil {
+	case d.err == nil:
 		a.failed = 0
 		a.step(c, Saved{ID: d.job.id})
+		a.answer(c)
 		return
 	}
 	a.failed++
@@ -186,6 +193,15 @@ func (a *Actor) onJobDone(c actor.Context, d jobDone) {
 	}
 	c.Send(a.owner, SaveTrouble{Failure: f})
 	a.timer.Reset(retryAfter)
+}
+
+// answer answers OpenRun when the record of the run is there and what was to be repaired
+// is repaired: a run that finds all its work done would say so over a state that is not.
+func (a *Actor) answer(c actor.Context) {
+	if a.marked && a.machine.Agrees() {
+		a.marked = false
+		c.Send(a.owner, RunMarked{})
+	}
 }
 
 // Retryable reports whether the same call may succeed later.

@@ -225,6 +225,27 @@ func TestHaltedComesBeforeTheRunIsMarked(t *testing.T) {
 	}
 }
 
+func TestRunIsMarkedWhenTheStateIsRepaired(t *testing.T) {
+	bubble(t, func(r *rig) {
+		fails := 2
+		r.store.SaveFn = func(_ context.Context, _ messages.PipelineID, _ messages.Epoch, u statestore.Update) storetest.Fate {
+			if len(u.Receipts) == 0 || fails == 0 {
+				return storetest.Fate{}
+			}
+			fails--
+			return storetest.Fate{Err: errors.New("busy")}
+		}
+		r.send(checkpoint.OpenRun{
+			Run:       statestore.Run{ID: "r1", Epoch: 1},
+			Recovered: checkpoint.Recovered{Begun: []messages.LoadID{orders}, Durable: []messages.Receipt{r.receipt(3, true)}, Finished: []messages.LoadID{orders}},
+		})
+		require.Empty(t, actortest.Of[checkpoint.RunMarked](r.owner.Take()), "the record is there, the receipt is not")
+		time.Sleep(5 * time.Second)
+		require.Equal(t, []checkpoint.RunMarked{{}}, actortest.Of[checkpoint.RunMarked](r.owner.Take()))
+		require.Equal(t, []messages.Receipt{r.receipt(3, true)}, r.stored())
+	})
+}
+
 func TestConclusionIsAnswered(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.begin()

@@ -185,6 +185,17 @@ func (m *Machine) save() []Effect {
 	if m.saving != nil {
 		return nil
 	}
+	s, covers := m.unsaved()
+	if len(s.Receipts) == 0 && len(s.Finished) == 0 {
+		return nil
+	}
+	m.saveID++
+	m.saving, m.covers = &s, covers
+	return []Effect{s}
+}
+
+// unsaved returns the next transaction, empty if nothing is new.
+func (m *Machine) unsaved() (Save, map[messages.PartID]at) {
 	s := Save{ID: m.saveID + 1}
 	covers := map[messages.PartID]at{}
 	for _, id := range slices.Sorted(maps.Keys(m.parts)) {
@@ -198,12 +209,7 @@ func (m *Machine) save() []Effect {
 			s.Finished = append(s.Finished, l.id)
 		}
 	}
-	if len(s.Receipts) == 0 && len(s.Finished) == 0 {
-		return nil
-	}
-	m.saveID++
-	m.saving, m.covers = &s, covers
-	return []Effect{s}
+	return s, covers
 }
 
 func (m *Machine) onSaved(ev Saved) []Effect {
@@ -290,6 +296,13 @@ func (m *Machine) onTick() []Effect {
 func (m *Machine) stop(s Stop) []Effect {
 	m.state = stateStopped
 	return []Effect{s}
+}
+
+// Agrees reports whether the state store has all that the destination is known to have,
+// or never will have.
+func (m *Machine) Agrees() bool {
+	s, _ := m.unsaved()
+	return m.state == stateStopped || m.saving == nil && len(s.Receipts) == 0 && len(s.Finished) == 0
 }
 
 // Running reports whether the machine takes events other than Recovered.
