@@ -123,6 +123,7 @@ func TestFrozenWorkerWhoseLeaseHasRunOutBeginsNoCommit(t *testing.T) {
 func TestLoadIsNotFinishedWithoutTheLease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newLeased(100)
+		w.spec.Resources.Tasks = 1 // one part: its end is the end of all commits
 		var late atomic.Bool
 		w.one.HoldFn = func() error {
 			if late.Load() {
@@ -131,7 +132,9 @@ func TestLoadIsNotFinishedWithoutTheLease(t *testing.T) {
 			return nil
 		}
 		w.dst.CommittedFn = func(_ context.Context, c conntest.Call) error {
-			late.Store(c.Barrier.Kind == messages.BarrierEnd)
+			if c.Barrier.Kind == messages.BarrierEnd {
+				late.Store(true)
+			}
 			return nil
 		}
 		var finished atomic.Int64
@@ -140,6 +143,7 @@ func TestLoadIsNotFinishedWithoutTheLease(t *testing.T) {
 			return nil
 		}
 		requireFenced(t, w.as(t, w.one, nil))
+		require.Len(t, w.dst.Rows("orders"), 100, "all is committed")
 		require.Zero(t, finished.Load())
 		r := w.as(t, w.two, nil)
 		require.Nil(t, r.Failure)
