@@ -48,6 +48,7 @@ type (
 	OpenRun struct {
 		Run       statestore.Run
 		Forget    []string
+		Orders    []statestore.Order // that stand although their loads are forgotten: they are being followed
 		Recovered Recovered
 	}
 	// ConcludeRun writes the record of a run that is over.
@@ -117,7 +118,7 @@ func (a *Actor) Receive(c actor.Context) {
 		a.tasks[m.Receipt.Part] = m
 		a.step(c, Started{Token: m.Token, Receipt: m.Receipt})
 	case OpenRun:
-		a.jobs <- job{mark: true, update: statestore.Update{Run: &m.Run, Forget: m.Forget}}
+		a.jobs <- job{mark: true, update: statestore.Update{Run: &m.Run, Forget: m.Forget, Orders: m.Orders}}
 		a.step(c, m.Recovered)
 	case ConcludeRun:
 		a.jobs <- job{mark: true, conclude: true, update: statestore.Update{Run: &m.Run}}

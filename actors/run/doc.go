@@ -20,6 +20,12 @@
 // that gives up fails its load; the other loads go on. A lost scan, a fence, a bug
 // and a state store that cannot save end the run. The first cause is reported.
 //
+// # Orders
+//
+// What an operator has ordered is read from the state: to start a load over (its stream is
+// Fresh in this run) or to read on from another position than the receipt's. An order names
+// the number or version it was given for; the destination says whether that has passed.
+//
 // # Ending
 //
 // Ended goes to the parent when every task has stopped and session and scan are

@@ -12,6 +12,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/statestore"
 )
 
 // The jobs of the worker goroutine, in the order of a run.
@@ -51,8 +52,13 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 		return
 	}
 	a.adopt(known)
-	a.cfg.Spec = a.cfg.Spec.begun(known, a.cfg.Run.ID)
-	forget := a.forget()
+	spec, startOver := a.cfg.Spec.begun(known, a.cfg.Run.ID).ordered(a.cfg.State.Orders, known)
+	a.cfg.Spec = spec
+	a.tellOrders(startOver, known)
+	forget, standing := a.forget(startOver), startOver
+	if a.forgetful() {
+		standing = nil // it never tells that the load has been begun: once is enough
+	}
 	ev := checkpoint.Recovered{Durable: known.Receipts}
 	for _, l := range known.Loads {
 		ev.Begun = append(ev.Begun, l.ID)
@@ -71,7 +77,7 @@ func (a *Actor) onSession(c actor.Context, known connectors.Recovered) {
 		}
 	}
 	a.known, a.broken = named(known), a.cfg.Spec.incomplete(known, forget)
-	c.Send(a.checkpoint, checkpoint.OpenRun{Run: a.cfg.Run, Forget: forget, Recovered: ev})
+	c.Send(a.checkpoint, checkpoint.OpenRun{Run: a.cfg.Run, Forget: forget, Orders: standing, Recovered: ev})
 }
 
 // adopt goes on with the newest run that unfinished loads of our streams name, when the
@@ -97,16 +103,22 @@ func (a *Actor) adopt(known connectors.Recovered) {
 	}
 }
 
+// forgetful reports whether the destination keeps nothing.
+func (a *Actor) forgetful() bool {
+	f, ok := a.cfg.Spec.Destination.(connectors.Forgetful)
+	return ok && f.Forgets()
+}
+
 // forget names the loads whose state is dropped: the operator starts them over, or
 // the destination keeps nothing to compare it with.
-func (a *Actor) forget() []string {
+func (a *Actor) forget(startOver []statestore.Order) []string {
 	var names []string
 	add := func(name string) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	if f, ok := a.cfg.Spec.Destination.(connectors.Forgetful); ok && f.Forgets() {
+	if a.forgetful() {
 		for _, r := range a.cfg.State.Receipts {
 			add(r.Load)
 		}
@@ -118,6 +130,9 @@ func (a *Actor) forget() []string {
 		if s.Fresh {
 			add(string(s.Stream))
 		}
+	}
+	for _, o := range startOver {
+		add(o.Load.Name)
 	}
 	return names
 }

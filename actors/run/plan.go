@@ -117,6 +117,9 @@ func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Reco
 	m, remembers := s.Source.(connectors.Rememberer)
 	l.Mode, l.Identity = first.Mode, identity
 	l.Adds = remembers && m.Remembers() && l.Mode != connectors.ModeReplace && !first.Fresh
+	if l.ID.Number <= first.Above {
+		renumber(&l, first.Above+1)
+	}
 	one.reads = l.Streams
 	out := make([]connectors.StreamPlan, 0, len(l.Streams))
 	for _, sp := range l.Streams {
@@ -264,14 +267,8 @@ func shapeOf(l connectors.Load) string {
 
 // restart gives the load the next number: Begin drops what the old one staged.
 func restart(l *connectors.Load) {
-	l.ID.Number++
 	l.Continuity = ""
-	parts := make([]connectors.Part, len(l.Parts))
-	for i, p := range l.Parts {
-		p.Load = l.ID
-		parts[i] = p
-	}
-	l.Parts = parts
+	renumber(l, l.ID.Number+1)
 }
 
 func lost(at messages.Place, err error) error {

@@ -29,6 +29,7 @@ type Stream struct {
 	connectors.StreamSpec
 	Target string     // name at the destination
 	OnLost LostPolicy // what becomes of an append whose snapshot is gone
+	Above  uint64     // with Fresh: the new load's number is above it; of an order to start over
 }
 
 // LostPolicy says what happens to an unfinished append when rows may have changed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ type world struct {
 	store *storetest.Memory
 	spec  run.Spec
 
+	dead   atomic.Bool // see crash: the state store hears nothing any more
 	mu     sync.Mutex
 	events []messages.Event
 }
