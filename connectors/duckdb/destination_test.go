@@ -280,6 +280,21 @@ func TestSchemaChangeInsideACommit(t *testing.T) {
 	}
 }
 
+// Rows and receipt are one: a commit whose receipt cannot be written leaves no rows.
+func TestRowsDoNotComeWithoutTheirReceipt(t *testing.T) {
+	for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
+		h := newHarness(t)
+		w := h.begin(load(mode, 1, orders, "orders"))
+		require.NoError(t, w.Write(t.Context(), h.batch(orders, []any{1, "a"})))
+		_, err := h.s.(*Session).conn.Exec(t.Context(), "UPDATE _rapidbyte.receipt SET commit_no = 7")
+		require.NoError(t, err)
+		_, err = w.Commit(t.Context(), barrier(messages.BarrierPeriodic, 1, 1))
+		require.Error(t, err)
+		require.NoError(t, w.Close(t.Context()))
+		require.Empty(t, tableRows(t, h.path, "main", "orders"))
+	}
+}
+
 func TestDeadLettersAreOfTheCommit(t *testing.T) {
 	for _, mode := range []connectors.WriteMode{connectors.ModeAppend, connectors.ModeUpsert} {
 		t.Run(string(mode), func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"rapidbyte.io/node/connectors/internal/duckarrow"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // Writer implements connectors.Writer.
@@ -407,6 +408,11 @@ func (w *Writer) commit(ctx context.Context, next messages.Receipt) error {
 	}
 	if err := failpoint.Hit(failpoint.DestCopyAfter); err != nil {
 		return err
+	}
+	if mutant.On(mutant.ReceiptOutside) {
+		if _, err := w.conn.Exec(ctx, "COMMIT; BEGIN TRANSACTION"); err != nil {
+			return err
+		}
 	}
 	if err := w.seal(ctx, next); err != nil {
 		return err
