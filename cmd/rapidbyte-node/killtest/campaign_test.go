@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,8 @@ type campaign struct {
 
 	generation int
 	seed       uint64 // of the generator
+	coming     int64  // rows of this generation
+	judged     found  // what was there when a run was last judged complete
 	sights     sights
 
 	storeSeen bool
@@ -42,14 +45,17 @@ type campaign struct {
 // sights counts what was met.
 type sights struct {
 	processes, kills int
-	midRun           int // killed between run_started and run_ended
-	moving           int // killed while a task ran
-	storeBehind      int // the destination had a commit that the store did not know
-	unrecorded       int // a load was finished at the destination alone
-	unswapped        int // all of a replace was staged, nothing of it visible
-	swapped          int // a replace was visible before its run was complete
-	whenDone         int // killed when the run was recorded as complete
-	reads, changes   int // by readers of a replace, and how often one saw the next version
+	rows             int64 // that complete generations have moved
+	midRun           int   // killed between run_started and run_ended
+	moving           int   // killed while a task ran
+	storeBehind      int   // the destination had a commit that the store did not know
+	unrecorded       int   // a load was finished at the destination alone
+	unswapped        int   // all of a replace was staged, nothing of it visible
+	swapped          int   // a replace was visible before its run was complete
+	whenDone         int   // killed when the run was recorded as complete
+	reads, changes   int   // by readers of a replace, and how often one saw the next version
+
+	lost, doubled, changed int64 // rows, by the check that failed
 }
 
 func (s *sights) add(o sights) {
@@ -64,6 +70,10 @@ func (s *sights) add(o sights) {
 	s.whenDone += o.whenDone
 	s.reads += o.reads
 	s.changes += o.changes
+	s.rows += o.rows
+	s.lost += o.lost
+	s.doubled += o.doubled
+	s.changed += o.changed
 }
 
 func newCampaign(t *testing.T, seed uint64) *campaign {
@@ -71,17 +81,21 @@ func newCampaign(t *testing.T, seed uint64) *campaign {
 	binary, err := program()
 	require.NoError(t, err)
 	s := scenarios[seed%uint64(len(scenarios))]
-	return newCampaignIn(t, s, seed, binary, keptFolder(t, "Kill", seed, s))
+	return newCampaignIn(t, s, seed, binary, keptFolder(t, replay("Kill", seed), seed, s))
+}
+
+func replay(run string, seed uint64) string {
+	return fmt.Sprintf("RB_SEED=%d go test -run %s ./cmd/rapidbyte-node/killtest", seed, run)
 }
 
 // keptFolder makes a folder that stays there when the test fails.
-func keptFolder(t *testing.T, run string, seed uint64, s scenario) string {
+func keptFolder(t *testing.T, again string, seed uint64, s scenario) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rapidbyte-kill-") //nolint:usetesting // it may stay
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("seed %d (%s): everything is kept in %s; again: RB_SEED=%d go test -run %s ./cmd/rapidbyte-node/killtest", seed, s.name, dir, seed, run)
+			t.Logf("seed %d (%s): everything is kept in %s; again: %s", seed, s.name, dir, again)
 			return
 		}
 		require.NoError(t, os.RemoveAll(dir))
@@ -117,10 +131,7 @@ func (c *campaign) run(n int) {
 	}
 	for c.sights.kills < n {
 		c.provide()
-		more := 2 + c.random.IntN(5)
-		if c.scenario.server {
-			more *= 2 // a generation takes longer there
-		}
+		more := 8 + c.random.IntN(9) // or fewer, if the run comes to its end first
 		c.torment(min(n, c.sights.kills+more))
 	}
 	if c.stop != nil {
@@ -132,6 +143,7 @@ func (c *campaign) run(n int) {
 func (c *campaign) provide() {
 	c.t.Helper()
 	c.generation++
+	c.coming = 0
 	c.seed = c.random.Uint64N(1<<32) + 1
 	for _, st := range c.scenario.streams {
 		var rows []row
@@ -145,7 +157,9 @@ func (c *campaign) provide() {
 		default:
 			rows = c.files(st)
 		}
-		c.oracles[st.name].grow(st.transformed(rows))
+		rows = st.transformed(rows)
+		c.oracles[st.name].grow(rows)
+		c.coming += int64(len(rows))
 	}
 	document := c.scenario.document(c.seed)
 	if c.scenario.server {
@@ -256,12 +270,13 @@ func (c *campaign) settle() {
 	require.NoError(c.t, err)
 	require.Equal(c.t, messages.RunCompleted, k.last.State)
 	c.complete = k.last.ID
-	d := c.found()
-	require.NoError(c.t, behind(k, d))
+	d := c.judged // nothing has run since
+	c.require(behind(k, d), "process %d completed the run", c.sights.processes)
 	for name, o := range c.oracles {
 		load := d.loads[name].number
 		o.settle(load, applied(d, name, load))
 	}
+	c.sights.rows += c.coming
 }
 
 // start runs one process. One that ends by itself must have succeeded.
@@ -281,9 +296,18 @@ func (c *campaign) start(plan *kill) attempt {
 	return a
 }
 
+// require fails the test if there is an error, and remembers the damage.
+func (c *campaign) require(err error, format string, args ...any) {
+	c.t.Helper()
+	if d := worst(err); err != nil {
+		c.sights.lost, c.sights.doubled, c.sights.changed = c.sights.lost+d.lost, c.sights.doubled+d.doubled, c.sights.changed+d.changed
+	}
+	require.NoError(c.t, err, append([]any{format}, args...)...)
+}
+
 func (c *campaign) found() found {
 	c.t.Helper()
-	d, err := c.to.read(c.t.Context())
+	d, err := c.to.read(c.t.Context(), true)
 	require.NoError(c.t, err, "the destination cannot be read after process %d", c.sights.processes)
 	return d
 }
@@ -307,7 +331,7 @@ func (c *campaign) inspect(plan kill) bool {
 			errs = append(errs, fmt.Errorf("stream %s, which is to %s: %w", st.name, st.mode, err))
 		}
 	}
-	require.NoError(c.t, errors.Join(errs...), "process %d, killed %v", c.sights.processes, plan)
+	c.require(errors.Join(errs...), "process %d, killed %v", c.sights.processes, plan)
 	c.see(k, d)
 	if k.last.State == messages.RunCompleted && k.last.ID != c.complete {
 		c.sights.whenDone++
@@ -366,29 +390,33 @@ func applied(d found, name string, load uint64) (n int64) {
 // completed judges a target of which all is there.
 func (c *campaign) completed() {
 	c.t.Helper()
-	require.NoError(c.t, c.judge(), "process %d completed the run", c.sights.processes)
+	c.require(c.judge(), "process %d completed the run", c.sights.processes)
 }
 
 func (c *campaign) judge() error {
-	d, err := c.to.read(c.t.Context())
+	d, err := c.to.read(c.t.Context(), false)
 	if err != nil {
 		return err
 	}
+	c.judged = d
 	errs := make([]error, 0, len(c.oracles)+1)
 	for _, st := range c.scenario.streams {
-		if err := c.oracles[st.name].complete(d.rows[st.name]); err != nil {
+		if err := c.oracles[st.name].complete(c.t.Context(), c.to.table(st, d)); err != nil {
 			errs = append(errs, fmt.Errorf("stream %s, which is to %s: %w", st.name, st.mode, err))
 		}
 	}
 	return errors.Join(append(errs, c.hidden())...)
 }
 
-// hidden finds a unique index on a target that is appended to.
+// hidden finds a unique index on a target that is appended to, where rowcheck cannot.
 func (c *campaign) hidden() error {
 	to, ok := c.to.(interface {
 		unique(context.Context) ([]string, error)
 	})
 	if !ok {
+		return nil
+	}
+	if !slices.ContainsFunc(c.scenario.streams, func(st stream) bool { return st.mode == appends }) {
 		return nil
 	}
 	unique, err := to.unique(c.t.Context())

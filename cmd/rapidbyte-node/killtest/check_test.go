@@ -1,12 +1,14 @@
 package killtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"rapidbyte.io/node/cmd/rapidbyte-node/internal/rowcheck"
 	"rapidbyte.io/node/connectors"
 )
 
@@ -15,12 +17,14 @@ type oracle struct {
 	mode    connectors.WriteMode
 	settled []row // what the target held when the last generation was complete
 	coming  []row // what it holds when this one is
+	before  tally // of settled
+	after   tally // of coming
 
-	load     uint64             // number of the load that made settled
-	applied  int64              // what its receipts said then: one that is incremental goes on
-	swapped  bool               // a replace: the new version was seen
-	versions map[int64][]string // an upsert: every text of a key that the source had, in order
-	newest   map[int64]int      // an upsert: index into versions that was seen last
+	load     uint64              // number of the load that made settled
+	applied  int64               // what its receipts said then: one that is incremental goes on
+	swapped  bool                // a replace: the new version was seen
+	versions map[int64][]content // an upsert: every content of a key that the source had, in order
+	newest   map[int64]int       // an upsert: index into versions that was seen last
 }
 
 // grow announces the rows of the next generation, in the order of the source.
@@ -33,7 +37,7 @@ func (o *oracle) grow(rows []row) {
 		o.coming = rows
 	case connectors.ModeUpsert:
 		if o.versions == nil {
-			o.versions, o.newest = map[int64][]string{}, map[int64]int{}
+			o.versions, o.newest = map[int64][]content{}, map[int64]int{}
 		}
 		last := map[int64]row{}
 		for _, r := range o.settled {
@@ -41,15 +45,16 @@ func (o *oracle) grow(rows []row) {
 		}
 		for _, r := range rows {
 			last[r.ID] = r
-			o.versions[r.ID] = append(o.versions[r.ID], r.text())
+			o.versions[r.ID] = append(o.versions[r.ID], r.content())
 		}
 		o.coming = slices.Collect(maps.Values(last))
 	}
+	o.after = tallied(o.coming)
 }
 
 // settle says that the generation is complete, by this load and its receipts.
 func (o *oracle) settle(load uint64, applied int64) {
-	o.settled, o.load, o.applied = o.coming, load, applied
+	o.settled, o.before, o.load, o.applied = o.coming, o.after, load, applied
 }
 
 // during judges a target while its generation is not complete. applied is what the
@@ -61,17 +66,23 @@ func (o *oracle) during(got []row, load uint64, applied int64) error {
 		if load == o.load {
 			want -= o.applied
 		}
-		if int64(len(got)) != want {
-			return fmt.Errorf("%d rows, the receipts say %d", len(got), want)
+		there := tallied(got)
+		errs := []error{compare(o.after, there).noneExtra(), compare(o.before, there).noneMissing()}
+		switch n := int64(len(got)) - want; {
+		case n < 0:
+			errs = append(errs, damage{lost: -n, text: fmt.Sprintf("%d rows, the receipts say %d", len(got), want)})
+		case n > 0:
+			errs = append(errs, damage{doubled: n, text: fmt.Sprintf("%d rows, the receipts say %d", len(got), want)})
 		}
-		return errors.Join(compare(o.coming, got).noneExtra(), compare(o.settled, got).noneMissing())
+		return errors.Join(errs...)
 	case connectors.ModeReplace:
-		toNew := compare(o.coming, got).same()
+		there := tallied(got)
+		toNew := compare(o.after, there).same()
 		if toNew == nil {
 			o.swapped = true
 			return nil
 		}
-		toOld := compare(o.settled, got).same()
+		toOld := compare(o.before, there).same()
 		if toOld == nil && !o.swapped {
 			return nil
 		}
@@ -83,65 +94,164 @@ func (o *oracle) during(got []row, load uint64, applied int64) error {
 }
 
 func (o *oracle) duringUpsert(got []row) error {
-	seen := map[int64]bool{}
+	seen := make(map[int64]bool, len(got))
 	for _, r := range got {
-		at := slices.Index(o.versions[r.ID], r.text())
+		at := slices.Index(o.versions[r.ID], r.content())
 		switch {
 		case seen[r.ID]:
-			return fmt.Errorf("key %d is there twice", r.ID)
+			return damage{doubled: 1, text: fmt.Sprintf("key %d is there twice", r.ID)}
 		case at < 0:
-			return fmt.Errorf("the source never had %s", r.text())
+			return damage{changed: 1, text: fmt.Sprintf("the source never had %s", r.text())}
 		case at < o.newest[r.ID]:
-			return fmt.Errorf("key %d went back from version %d to %d", r.ID, o.newest[r.ID], at)
+			return damage{changed: 1, text: fmt.Sprintf("key %d went back from version %d to %d", r.ID, o.newest[r.ID], at)}
 		}
 		seen[r.ID], o.newest[r.ID] = true, at
 	}
 	for _, r := range o.settled {
 		if !seen[r.ID] {
-			return fmt.Errorf("key %d is gone", r.ID)
+			return damage{lost: 1, text: fmt.Sprintf("key %d is gone", r.ID)}
 		}
 	}
 	return nil
 }
 
 // complete judges a target whose generation is complete.
-func (o *oracle) complete(got []row) error { return compare(o.coming, got).same() }
+func (o *oracle) complete(ctx context.Context, got rowcheck.Table) error {
+	report, err := rowcheck.Compare(ctx, checked(o.coming), got)
+	if err == nil {
+		err = report.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	return damage{
+		lost: report.Missing.Count, doubled: report.Doubled.Count, changed: report.Changed.Count + report.Extra.Count, text: err.Error(),
+	}
+}
+
+// checked are rows as a table that is compared with others.
+func checked(rows []row) rowcheck.Rows {
+	return rowcheck.Rows{Columns: columns, Key: columns[:1], All: func(yield func([]rowcheck.Cell, error) bool) {
+		for _, r := range rows {
+			cells := []rowcheck.Cell{rowcheck.Int(r.ID), rowcheck.Text(r.Name), rowcheck.Int(r.Qty), rowcheck.Float(r.Price), rowcheck.Null}
+			if r.Flag != nil {
+				cells[4] = rowcheck.Bool(*r.Flag)
+			}
+			if !yield(cells, nil) {
+				return
+			}
+		}
+	}}
+}
+
+// damage is what a check has found, in numbers.
+type damage struct {
+	lost, doubled, changed int64 // rows; a version of a replace that is not whole counts as often as rows differ
+	text                   string
+}
+
+func (d damage) Error() string { return d.text }
+
+// worst is the damage of an error with the most rows; none for one of another kind.
+func worst(err error) (out damage) {
+	if err == nil {
+		return out
+	}
+	if d, ok := err.(damage); ok { //nolint:errorlint // the tree is walked here
+		return d
+	}
+	var below []error
+	switch e := err.(type) { //nolint:errorlint // the tree is walked here
+	case interface{ Unwrap() []error }:
+		below = e.Unwrap()
+	case interface{ Unwrap() error }:
+		below = []error{e.Unwrap()}
+	}
+	for _, e := range below {
+		d := worst(e)
+		out.lost, out.doubled, out.changed = max(out.lost, d.lost), max(out.doubled, d.doubled), max(out.changed, d.changed)
+	}
+	return out
+}
+
+// content is a whole row, fit to be a key.
+type content struct {
+	id, qty int64
+	name    string
+	price   float64
+	flag    int8 // -1: NULL
+}
+
+func (r row) content() content {
+	c := content{id: r.ID, qty: r.Qty, name: r.Name, price: r.Price, flag: -1}
+	if r.Flag != nil {
+		c.flag = 0
+		if *r.Flag {
+			c.flag = 1
+		}
+	}
+	return c
+}
+
+func (c content) text() string {
+	r := row{ID: c.id, Name: c.name, Qty: c.qty, Price: c.price}
+	if c.flag >= 0 {
+		r.Flag = new(c.flag > 0)
+	}
+	return r.text()
+}
+
+// tally is how often each row is there.
+type tally map[content]int
+
+func tallied(rows []row) tally {
+	t := make(tally, len(rows))
+	for _, r := range rows {
+		t[r.content()]++
+	}
+	return t
+}
 
 // difference is what two multisets of rows do not have in common.
-type difference struct{ missing, extra []string }
+type difference struct{ missing, doubled, extra []string }
 
-func compare(want, got []row) difference {
-	count := make(map[string]int, len(want))
-	for _, r := range want {
-		count[r.text()]++
+func compare(want, got tally) (d difference) {
+	for c, n := range want {
+		if n > got[c] {
+			d.missing = append(d.missing, fmt.Sprintf("%d times %s", n-got[c], c.text()))
+		}
 	}
-	for _, r := range got {
-		count[r.text()]--
-	}
-	var d difference
-	for text, n := range count {
-		switch {
-		case n > 0:
-			d.missing = append(d.missing, fmt.Sprintf("%d times %s", n, text))
-		case n < 0:
-			d.extra = append(d.extra, fmt.Sprintf("%d times %s", -n, text))
+	for c, n := range got {
+		switch wanted := want[c]; {
+		case wanted > 0 && n > wanted:
+			d.doubled = append(d.doubled, fmt.Sprintf("%d times %s", n-wanted, c.text()))
+		case wanted == 0:
+			d.extra = append(d.extra, fmt.Sprintf("%d times %s", n, c.text()))
 		}
 	}
 	slices.Sort(d.missing)
+	slices.Sort(d.doubled)
 	slices.Sort(d.extra)
 	return d
 }
 
-func (d difference) noneMissing() error { return some("missing", d.missing) }
-func (d difference) noneExtra() error   { return some("too many", d.extra) }
-func (d difference) same() error        { return errors.Join(d.noneMissing(), d.noneExtra()) }
+func (d difference) noneMissing() error {
+	return some("missing", d.missing, damage{lost: int64(len(d.missing))})
+}
 
-func some(what string, rows []string) error {
+func (d difference) noneExtra() error {
+	return some("too many", slices.Concat(d.doubled, d.extra), damage{doubled: int64(len(d.doubled)), changed: int64(len(d.extra))})
+}
+
+func (d difference) same() error { return errors.Join(d.noneMissing(), d.noneExtra()) }
+
+func some(what string, rows []string, d damage) error {
 	if len(rows) == 0 {
 		return nil
 	}
 	const shown = 5
-	return fmt.Errorf("%d rows %s: %s", len(rows), what, strings.Join(rows[:min(shown, len(rows))], "; "))
+	d.text = fmt.Sprintf("%d rows %s: %s", len(rows), what, strings.Join(rows[:min(shown, len(rows))], "; "))
+	return d
 }
 
 // behind says where the state store is ahead of the destination (I1).

@@ -30,8 +30,9 @@
 //	upsert    one row per key, a version the source had, never an older one than before
 //	state     never ahead of the destination (I1); epochs never fall (I4)
 //
-// After completion the target equals the source, whole rows and their counts; tables
-// have no unique index that would hide a row that was written twice; no temporary or
+// After completion the target equals the source, whole rows and their counts (package
+// rowcheck: a server digests its table itself, and what is lost, doubled or changed is
+// named); tables have no unique index that would hide a row that was written twice; no temporary or
 // unlisted file, staging table or session is left. While the targets of a replace are
 // in a server two connections read them all the time, one of them under REPEATABLE
 // READ where the swap is exact for every snapshot: they see whole versions only, and
@@ -39,11 +40,27 @@
 // session of an earlier epoch is left at either end. Planted damage proves that the
 // checks find what they look for.
 //
+// # Many kills
+//
+// task crash:random -- KILLS SEED (scripts/crash-random) kills the committed program as
+// often as one likes, in campaigns over all scenarios, two of three between databases.
+// Each seed from SEED on is a campaign of 25 kills. The score is kept in
+// docs/reliability/kills.jsonl, a line per slice of at most 40 minutes, which grows with
+// each campaign that ends: which seeds are done and which failed, kills, rows moved,
+// lost, doubled and changed. Seeds that the file calls done are not run again, so that
+// the same command goes on after an interruption. A campaign that fails is recorded,
+// keeps its folder and fails the command.
+//
+// A kill costs two things: the start of a process and its way to the kill, so most come
+// within a few events of the start; and the runs to completion, so a generation has as
+// many kills as it takes to come to its end.
+//
 // # Environment
 //
 //	RB_KILLS=n   kills of all campaigns together, and of each write mode between
 //	             databases; default 200
 //	RB_SEED=n    the campaign of this seed alone
+//	RB_PROGRAM=f kill this program, not one that is built for the purpose
 //
 // A campaign that fails prints its seed and keeps its folder. The seed repeats the
 // scenario and the plan, not the timing of two processes.

@@ -10,7 +10,7 @@ import (
 
 const (
 	killsWanted      = 200
-	killsPerCampaign = 8
+	killsPerCampaign = 16
 )
 
 func TestKilledRunsMoveEveryRowExactlyOnce(t *testing.T) {

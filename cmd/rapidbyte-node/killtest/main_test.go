@@ -32,8 +32,12 @@ func run(m *testing.M) int {
 
 var binaryDir string // "" until the program is built
 
-// program builds the program, once, and returns where it is.
+// program builds the program, once, and returns where it is. RB_PROGRAM names one that
+// is built.
 var program = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("RB_PROGRAM"); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "rapidbyte-kill-bin-")
 	if err != nil {
 		return "", err

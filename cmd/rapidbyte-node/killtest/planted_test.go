@@ -42,10 +42,10 @@ func TestKillCheckFindsDamageInDuckDB(t *testing.T) {
 	sound := kept(t, path, path+".wal")
 	for _, damage := range []struct{ name, sql, targets, want string }{
 		{"a row is gone", "DELETE FROM %s WHERE rowid = 7", "aur", "1 rows missing"},
-		{"a row is there twice", "INSERT INTO %s SELECT * FROM %[1]s WHERE rowid = 7", "ar", "1 rows too many"},
-		{"a value is another", "UPDATE %s SET qty = qty + 1 WHERE rowid = 7", "aur", "1 rows too many"},
-		{"a value is NULL", "UPDATE %s SET flag = NULL WHERE rowid = (SELECT min(rowid) FROM %[1]s WHERE flag)", "aur", "1 rows too many"},
-		{"a text has another case", "UPDATE %s SET name = upper(name) WHERE rowid = (SELECT min(rowid) FROM %[1]s WHERE name LIKE 'plain%%')", "aur", "1 rows missing"},
+		{"a row is there twice", "INSERT INTO %s SELECT * FROM %[1]s WHERE rowid = 7", "ar", "1 rows doubled"},
+		{"a value is another", "UPDATE %s SET qty = qty + 1 WHERE rowid = 7", "aur", "1 rows changed"},
+		{"a value is NULL", "UPDATE %s SET flag = NULL WHERE rowid = (SELECT min(rowid) FROM %[1]s WHERE flag)", "aur", "1 rows changed"},
+		{"a text has another case", "UPDATE %s SET name = upper(name) WHERE rowid = (SELECT min(rowid) FROM %[1]s WHERE name LIKE 'plain%%')", "aur", "1 rows changed"},
 		{"a key is another", "UPDATE %s SET id = -1 WHERE rowid = 7", "aur", "1 rows missing"},
 		{"all rows are gone", "DELETE FROM %s", "aur", "rows missing"},
 	} {
@@ -140,9 +140,9 @@ func TestKillCheckFindsDamageInFiles(t *testing.T) {
 		want    string
 	}{
 		"a row is gone":            {strings.Join(lines[1:], ""), all, "1 rows missing"},
-		"a row is there twice":     {lines[0] + string(sound), all, "1 rows too many"},
-		"a value is another":       {strings.Replace(string(sound), `"qty":`, `"qty":1`, 1), all, "1 rows missing"},
-		"a file is listed twice":   {string(sound), func(f []manifest.File) []manifest.File { return append(f, f[1]) }, "rows too many"},
+		"a row is there twice":     {lines[0] + string(sound), all, "1 rows doubled"},
+		"a value is another":       {strings.Replace(string(sound), `"qty":`, `"qty":1`, 1), all, "1 rows changed"},
+		"a file is listed twice":   {string(sound), func(f []manifest.File) []manifest.File { return append(f, f[1]) }, "rows doubled"},
 		"a file is listed no more": {string(sound), func(f []manifest.File) []manifest.File { return f[1:] }, "rows missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,8 +228,8 @@ func TestKillCheckKnowsWhatMayNotBeSeenMidway(t *testing.T) {
 	require.ErrorContains(t, u.during(rows(9, 1, 2), 2, 0), "never had")
 	require.NoError(t, u.during(append(rows(3, 1), rows(1, 2)...), 2, 1))
 	require.ErrorContains(t, u.during(append(rows(2, 1), rows(1, 2)...), 2, 1), "went back")
-	require.ErrorContains(t, u.complete(append(rows(2, 1, 3), rows(1, 2)...)), "1 rows missing")
-	require.NoError(t, u.complete(append(rows(3, 1), append(rows(1, 2), rows(2, 3)...)...)))
+	require.ErrorContains(t, u.complete(t.Context(), checked(append(rows(2, 1, 3), rows(1, 2)...))), "1 rows changed")
+	require.NoError(t, u.complete(t.Context(), checked(append(rows(3, 1), append(rows(1, 2), rows(2, 3)...)...))))
 
 	a := &oracle{mode: appends}
 	a.grow(rows(1, 1, 2))
@@ -239,8 +239,8 @@ func TestKillCheckKnowsWhatMayNotBeSeenMidway(t *testing.T) {
 	require.ErrorContains(t, a.during(rows(1, 2, 2), 1, 2), "too many")
 	a.settle(1, 2)
 	a.grow(rows(1, 2, 3))
-	require.NoError(t, a.complete(rows(1, 1, 2, 2, 3)), "a row that the source has twice")
-	require.ErrorContains(t, a.complete(rows(1, 1, 2, 3)), "1 rows missing")
+	require.NoError(t, a.complete(t.Context(), checked(rows(1, 1, 2, 2, 3))), "a row that the source has twice")
+	require.ErrorContains(t, a.complete(t.Context(), checked(rows(1, 1, 2, 3))), "1 rows missing")
 	require.NoError(t, a.during(rows(1, 1, 2, 3), 2, 1))
 	require.ErrorContains(t, a.during(rows(1, 1, 2, 3), 2, 0), "the receipts say 2")
 	require.ErrorContains(t, a.during(rows(1, 1, 2, 3), 1, 2), "the receipts say 2")

@@ -46,6 +46,10 @@ func recovering(random *rand.Rand) kill {
 	return kill{kind: messages.EventRunStarted, n: 1, delay: micros(random, 45_000)}
 }
 
+// reach is after how many events most kills come: few, because a kill early in a run is
+// as good as a late one, and cheaper. The next run goes on from there.
+const reach = 16
+
 // someKill draws a plan.
 func someKill(random *rand.Rand) kill {
 	switch p := random.IntN(100); {
@@ -53,26 +57,27 @@ func someKill(random *rand.Rand) kill {
 		return kill{delay: micros(random, 60_000)}
 	case p < 15:
 		return recovering(random)
-	case p < 20: // a load may be complete
+	case p < 18: // a load may be complete
 		return kill{kind: messages.EventTaskEnded, n: 1 + random.IntN(6), delay: micros(random, 3000)}
-	case p < 32: // the last load is complete
+	case p < 24: // the last load is complete
 		return kill{kind: lastTask, n: 1, delay: micros(random, 4000)}
-	case p < 37:
+	case p < 26:
 		return kill{kind: messages.EventStreamFinished, n: 1 + random.IntN(3), delay: micros(random, 3000)}
-	case p < 45: // the run is about to be recorded as complete
+	case p < 29: // the run is about to be recorded as complete
 		return kill{kind: messages.EventStreamFinished, n: 2, delay: micros(random, 35_000)}
-	case p < 47:
+	case p < 30:
 		return kill{kind: messages.EventRunEnded, n: 1}
-	case p < 70:
-		return kill{n: 2 + random.IntN(50)}
+	case p < 55:
+		return kill{n: 2 + random.IntN(reach)}
 	}
-	return kill{n: 2 + random.IntN(50), delay: micros(random, 12_000)}
+	return kill{n: 2 + random.IntN(reach), delay: micros(random, 6_000)}
 }
 
 // someKillBetweenServers is a plan with more kills while rows move. events is how many a
 // whole run has.
 func someKillBetweenServers(random *rand.Rand, events int) kill {
-	switch p := random.IntN(100); {
+	p := random.IntN(100)
+	switch {
 	case p < 1:
 		return kill{delay: micros(random, 60_000)}
 	case p < 5:
@@ -83,8 +88,10 @@ func someKillBetweenServers(random *rand.Rand, events int) kill {
 		return kill{kind: messages.EventStreamFinished, n: 1 + random.IntN(3), delay: micros(random, 5000)}
 	case p < 15:
 		return kill{kind: messages.EventRunEnded, n: 1}
+	case p < 40: // anywhere
+		return kill{n: 5 + random.IntN(max(events*2/3-5, 5)), delay: micros(random, 8000)}
 	}
-	return kill{n: 5 + random.IntN(max(events*2/3-5, 5)), delay: micros(random, 8000)}
+	return kill{n: 5 + random.IntN(reach/2), delay: micros(random, 8000)}
 }
 
 // attempt is how one process went.

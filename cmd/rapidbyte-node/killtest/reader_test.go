@@ -23,6 +23,7 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	_ "github.com/duckdb/duckdb-go/v2" // the driver "duckdb"
 
+	"rapidbyte.io/node/cmd/rapidbyte-node/internal/rowcheck"
 	"rapidbyte.io/node/connectors/file/manifest"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/statestore"
@@ -63,8 +64,11 @@ func (f found) staged(name string) bool {
 
 // destination reads what the program has written.
 type destination interface {
-	// read returns what is there now. No program runs.
-	read(ctx context.Context) (found, error)
+	// read returns what is there now. No program runs. Rows that table reads by itself
+	// are left out unless they are asked for.
+	read(ctx context.Context, rows bool) (found, error)
+	// table is the target of a stream, of which d has been read.
+	table(st stream, d found) rowcheck.Table
 	// tidy says what a run that ended in order has left behind.
 	tidy(ctx context.Context) error
 }
@@ -103,7 +107,9 @@ func (d *fileDestination) manifest() (*manifest.Manifest, error) {
 	return manifest.Decode(b, highest, pipeline)
 }
 
-func (d *fileDestination) read(context.Context) (found, error) {
+func (d *fileDestination) table(st stream, f found) rowcheck.Table { return checked(f.rows[st.name]) }
+
+func (d *fileDestination) read(context.Context, bool) (found, error) {
 	out := nothing()
 	m, err := d.manifest()
 	if err != nil || m == nil {
@@ -295,7 +301,9 @@ func copyFiles(dir string, paths ...string) (there bool, err error) {
 	return there, nil
 }
 
-func (d duckDestination) read(ctx context.Context) (found, error) {
+func (d duckDestination) table(st stream, f found) rowcheck.Table { return checked(f.rows[st.name]) }
+
+func (d duckDestination) read(ctx context.Context, _ bool) (found, error) {
 	out := nothing()
 	return out, d.copied(func(db *sql.DB) error {
 		tables, err := texts(ctx, db, "SELECT schema_name || '.' || table_name FROM duckdb_tables()")

@@ -48,51 +48,51 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{name: "gzip and lines appended to parquet", to: "file", format: "parquet", streams: []stream{
-		{name: "a", mode: appends, format: "csv.gz", files: 3, rows: 4000},
-		{name: "b", mode: appends, format: "jsonl", files: 2, rows: 4000},
+		{name: "a", mode: appends, format: "csv.gz", files: 3, rows: 2000},
+		{name: "b", mode: appends, format: "jsonl", files: 2, rows: 2000},
 	}},
 	{name: "files appended to duckdb", to: "duckdb", streams: []stream{
-		{name: "a", mode: appends, format: "jsonl", files: 3, rows: 3500, sql: true},
-		{name: "b", mode: appends, format: "parquet", files: 3, rows: 3500},
+		{name: "a", mode: appends, format: "jsonl", files: 3, rows: 1750, sql: true},
+		{name: "b", mode: appends, format: "parquet", files: 3, rows: 1750},
 	}},
 	{name: "files replace duckdb tables", to: "duckdb", streams: []stream{ // many, because the swap of each is a moment
-		{name: "a", mode: replaces, format: "csv", files: 3, rows: 1000},
-		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 1000},
-		{name: "c", mode: replaces, format: "jsonl", files: 1, rows: 1000},
-		{name: "d", mode: replaces, format: "csv.gz", files: 1, rows: 1000},
-		{name: "e", mode: replaces, format: "csv", files: 2, rows: 1000, sql: true},
-		{name: "f", mode: replaces, format: "csv", files: 1, rows: 1000},
+		{name: "a", mode: replaces, format: "csv", files: 3, rows: 500},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 500},
+		{name: "c", mode: replaces, format: "jsonl", files: 1, rows: 500},
+		{name: "d", mode: replaces, format: "csv.gz", files: 1, rows: 500},
+		{name: "e", mode: replaces, format: "csv", files: 2, rows: 500, sql: true},
+		{name: "f", mode: replaces, format: "csv", files: 1, rows: 500},
 	}},
 	{name: "files upserted into duckdb", to: "duckdb", streams: []stream{
-		{name: "a", mode: upserts, format: "csv.gz", files: 3, rows: 2500},
-		{name: "b", mode: upserts, format: "jsonl", files: 2, rows: 2500},
+		{name: "a", mode: upserts, format: "csv.gz", files: 3, rows: 1250},
+		{name: "b", mode: upserts, format: "jsonl", files: 2, rows: 1250},
 	}},
 	{name: "parquet through sql appended to csv", to: "file", format: "csv", streams: []stream{
-		{name: "a", mode: appends, format: "parquet", files: 3, rows: 5000, sql: true},
-		{name: "b", mode: appends, format: "csv", files: 2, rows: 5000},
+		{name: "a", mode: appends, format: "parquet", files: 3, rows: 2500, sql: true},
+		{name: "b", mode: appends, format: "csv", files: 2, rows: 2500},
 	}},
-	{name: "generator appended to duckdb in one go", to: "duckdb", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+	{name: "generator appended to duckdb in one go", to: "duckdb", made: true, rows: 5_000, pace: 8_000, streams: []stream{
 		{name: "a", mode: appends},
 		{name: "b", mode: appends},
 	}},
-	{name: "generator appended to lines in one go", to: "file", format: "jsonl", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+	{name: "generator appended to lines in one go", to: "file", format: "jsonl", made: true, rows: 5_000, pace: 8_000, streams: []stream{
 		{name: "a", mode: appends, sql: true},
 		{name: "b", mode: appends},
 	}},
 	{name: "files replace parquet", to: "file", format: "parquet", streams: []stream{
-		{name: "a", mode: replaces, format: "csv.gz", files: 3, rows: 1000},
-		{name: "b", mode: replaces, format: "jsonl", files: 2, rows: 1000, sql: true},
-		{name: "c", mode: replaces, format: "parquet", files: 2, rows: 1000},
-		{name: "d", mode: replaces, format: "csv", files: 2, rows: 1000},
-		{name: "e", mode: replaces, format: "jsonl", files: 1, rows: 1000},
-		{name: "f", mode: replaces, format: "csv", files: 2, rows: 1000},
+		{name: "a", mode: replaces, format: "csv.gz", files: 3, rows: 500},
+		{name: "b", mode: replaces, format: "jsonl", files: 2, rows: 500, sql: true},
+		{name: "c", mode: replaces, format: "parquet", files: 2, rows: 500},
+		{name: "d", mode: replaces, format: "csv", files: 2, rows: 500},
+		{name: "e", mode: replaces, format: "jsonl", files: 1, rows: 500},
+		{name: "f", mode: replaces, format: "csv", files: 2, rows: 500},
 	}},
 	{name: "every mode into duckdb", to: "duckdb", streams: []stream{
-		{name: "a", mode: appends, format: "csv", files: 2, rows: 3000, sql: true},
-		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3000},
-		{name: "c", mode: upserts, format: "jsonl", files: 2, rows: 2000},
+		{name: "a", mode: appends, format: "csv", files: 2, rows: 1500, sql: true},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 1500},
+		{name: "c", mode: upserts, format: "jsonl", files: 2, rows: 1000},
 	}},
-	{name: "generator replaces duckdb tables", to: "duckdb", made: true, rows: 4000, pace: 12_000, streams: []stream{
+	{name: "generator replaces duckdb tables", to: "duckdb", made: true, rows: 2000, pace: 12_000, streams: []stream{
 		{name: "a", mode: replaces, sql: true},
 		{name: "b", mode: replaces},
 		{name: "c", mode: replaces},
@@ -100,14 +100,17 @@ var scenarios = []scenario{
 		{name: "e", mode: replaces},
 	}},
 	{name: "both modes into csv", to: "file", format: "csv", streams: []stream{
-		{name: "a", mode: appends, format: "csv", files: 3, rows: 3500},
-		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 3500},
+		{name: "a", mode: appends, format: "csv", files: 3, rows: 1750},
+		{name: "b", mode: replaces, format: "parquet", files: 2, rows: 1750},
 	}},
-	{name: "generator appended to parquet in one go", to: "file", format: "parquet", made: true, rows: 10_000, pace: 12_000, streams: []stream{
+	{name: "generator appended to parquet in one go", to: "file", format: "parquet", made: true, rows: 5_000, pace: 8_000, streams: []stream{
 		{name: "a", mode: appends},
 		{name: "b", mode: appends},
 	}},
 }
+
+// stateStore is the kind of its state store.
+func (s scenario) stateStore() string { return "bbolt" }
 
 // again reports whether a complete run may be run again without loading twice.
 func (s scenario) again() bool {
@@ -128,7 +131,7 @@ func (s scenario) still() bool {
 }
 
 // Small batches and intervals: a hundred commits in a run of a second.
-const resources = "resources: {checkpoint_interval_rows: 100, max_batch_bytes: 6kb, parallelism: 2}\n"
+const resources = "resources: {checkpoint_interval_rows: 50, max_batch_bytes: 3kb, parallelism: 2}\n"
 
 // document returns the pipeline document; seed is of the generator.
 func (s scenario) document(seed uint64) string {

@@ -43,9 +43,9 @@ func TestPGKillCheckFindsDamage(t *testing.T) {
 	exec := func(sql string) { c.ends.server.Exec(t, c.ends.to, sql) }
 	for _, damage := range []struct{ name, sql, targets, want string }{
 		{"a row is gone", "DELETE FROM %s WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "aur", "1 rows missing"},
-		{"a row is there twice", "INSERT INTO %s SELECT * FROM %[1]s WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "ar", "1 rows too many"},
-		{"a value is another", "UPDATE %s SET qty = qty + 1 WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "aur", "1 rows too many"},
-		{"a value is NULL", "UPDATE %s SET flag = NULL WHERE ctid = (SELECT min(ctid) FROM %[1]s WHERE flag)", "aur", "1 rows too many"},
+		{"a row is there twice", "INSERT INTO %s SELECT * FROM %[1]s WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "ar", "1 rows doubled"},
+		{"a value is another", "UPDATE %s SET qty = qty + 1 WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "aur", "1 rows changed"},
+		{"a value is NULL", "UPDATE %s SET flag = NULL WHERE ctid = (SELECT min(ctid) FROM %[1]s WHERE flag)", "aur", "1 rows changed"},
 		{"a key is another", "UPDATE %s SET id = -1 WHERE ctid = (SELECT min(ctid) FROM %[1]s)", "aur", "1 rows missing"},
 		{"all rows are gone", "TRUNCATE %s", "aur", "rows missing"},
 	} {

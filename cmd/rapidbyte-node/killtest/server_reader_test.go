@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rapidbyte.io/node/cmd/rapidbyte-node/internal/rowcheck"
 	"rapidbyte.io/node/messages"
 )
 
@@ -20,7 +21,7 @@ type serverDestination struct {
 
 // read waits for what a killed process has left at the server: a COMMIT that was sent
 // takes effect after the kill.
-func (d serverDestination) read(ctx context.Context) (found, error) {
+func (d serverDestination) read(ctx context.Context, withRows bool) (found, error) {
 	out := nothing()
 	if err := d.ends.alone(ctx); err != nil {
 		return out, err
@@ -35,6 +36,9 @@ func (d serverDestination) read(ctx context.Context) (found, error) {
 			if err := readServerBooks(ctx, tx, &out); err != nil {
 				return err
 			}
+		}
+		if !withRows {
+			return nil
 		}
 		for _, st := range d.scenario.streams {
 			var there bool
@@ -54,6 +58,10 @@ func (d serverDestination) read(ctx context.Context) (found, error) {
 		}
 		return nil
 	})
+}
+
+func (d serverDestination) table(st stream, _ found) rowcheck.Table {
+	return rowcheck.Postgres{Conn: d.ends.target, Relation: pgx.Identifier{"public", st.name}, Columns: columns, Key: columns[:1], Append: st.mode == appends}
 }
 
 func readServerBooks(ctx context.Context, tx pgx.Tx, out *found) error {
@@ -101,15 +109,4 @@ func (d serverDestination) tidy(ctx context.Context) error {
 		return fmt.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
 	return d.ends.alone(ctx)
-}
-
-// unique lists what would refuse a row that is there already.
-func (d serverDestination) unique(ctx context.Context) ([]string, error) {
-	rows, err := d.ends.target.Query(ctx, `SELECT t.relname || ': index ' || i.relname FROM pg_index x
-		JOIN pg_class t ON t.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
-		WHERE x.indisunique AND t.relnamespace = 'public'::regnamespace`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

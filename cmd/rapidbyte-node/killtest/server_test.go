@@ -114,7 +114,7 @@ func newServerCampaign(t *testing.T, seed uint64, s scenario, server *pgtest.Ser
 	t.Helper()
 	binary, err := program()
 	require.NoError(t, err)
-	return newServerCampaignIn(t, s, seed, binary, keptFolder(t, "TestPGKilled", seed, s), server)
+	return newServerCampaignIn(t, s, seed, binary, keptFolder(t, replay("TestPGKilled", seed), seed, s), server)
 }
 
 func newServerCampaignIn(t *testing.T, s scenario, seed uint64, binary, dir string, server *pgtest.Server) *campaign {
@@ -345,7 +345,7 @@ func (e *ends) sessions(ctx context.Context, below messages.Epoch) ([]string, er
 func (e *ends) alone(ctx context.Context) error {
 	const patience = 20 * time.Second
 	e.exorcise()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
 		left, err := e.sessions(ctx, 1<<62)
 		if err != nil || len(left) == 0 {
 			return err

@@ -105,16 +105,18 @@ func (c *campaign) watch() {
 	c.t.Cleanup(func() { c.stop() })
 }
 
-// between is the time between two looks.
-const between = 4 * time.Millisecond
+// pause lets the readers have a share of the machine that is bounded, however slow it is:
+// a look takes about a millisecond.
+func pause(look time.Duration) { time.Sleep(max(10*time.Millisecond, 8*look)) }
 
 // committed reads each target in a transaction of its own.
 func (r *reader) committed(ctx context.Context) error {
 	for _, st := range r.scenario.streams {
+		begin := time.Now()
 		if _, err := r.see(ctx, r.conn, st.name, r.versions.now()); err != nil {
 			return err
 		}
-		time.Sleep(between)
+		pause(time.Since(begin))
 	}
 	return nil
 }
@@ -127,7 +129,7 @@ func (r *reader) repeatable(ctx context.Context) error {
 		seen := map[string]int{}
 		for range 3 {
 			for _, i := range r.random.Perm(len(r.scenario.streams)) {
-				name := r.scenario.streams[i].name
+				name, begin := r.scenario.streams[i].name, time.Now()
 				v, err := r.see(ctx, tx, name, since)
 				if err != nil {
 					return err
@@ -136,7 +138,7 @@ func (r *reader) repeatable(ctx context.Context) error {
 					return fmt.Errorf("%s: one snapshot shows version %d and then %d", name, before, v)
 				}
 				seen[name] = v
-				time.Sleep(between)
+				pause(time.Since(begin))
 			}
 		}
 		return nil
