@@ -12,6 +12,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -167,6 +168,9 @@ func (a *Actor) onTick(c actor.Context) {
 }
 
 func (a *Actor) onJobDone(c actor.Context, d jobDone) {
+	if mutant.On(mutant.NoStoreEpoch) && errors.Is(d.err, statestore.ErrFenced) {
+		d.err = nil
+	}
 	switch {
 	case d.job.mark && !d.job.conclude && d.err == nil:
 		a.marked = true

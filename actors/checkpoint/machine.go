@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // Machine is the protocol of one pipeline under one epoch, and nothing but the
@@ -99,7 +100,7 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 			l.finished = true
 		}
 	}
-	if ahead := m.compare(ev); len(ahead) > 0 {
+	if ahead := m.compare(ev); len(ahead) > 0 && !mutant.On(mutant.TrustStore) {
 		return m.stop(Stop{Err: ErrStateAhead, Ahead: ahead})
 	}
 	return append(m.save(), m.finish()...)
@@ -176,6 +177,14 @@ func (m *Machine) onAcked(ev Acked) []Effect {
 		return nil // late or doubled: a newer ack said it all
 	}
 	p.durable = r
+	if mutant.On(mutant.AckCoversOthers) {
+		for id, o := range m.parts {
+			if o.durable.LoadID() == r.LoadID() {
+				o.durable.Version, o.durable.Position, o.durable.Final = r.Version, r.Position, r.Final
+				o.durable.Part = id
+			}
+		}
+	}
 	p.running.seq = ev.Seq
 	return m.save()
 }
@@ -249,7 +258,7 @@ func (m *Machine) finish() []Effect {
 	var out []Effect
 	partial := map[string]bool{} // I5: one part of two moves nothing
 	for _, p := range m.parts {
-		if !p.saved.Final {
+		if !p.saved.Final && (!p.durable.Final || !mutant.On(mutant.FinishEarly)) {
 			partial[p.durable.Load] = true
 		}
 	}

@@ -39,17 +39,17 @@ func loadOf(p messages.PartID) messages.LoadID {
 	return messages.LoadID{Name: string(p[:len(p)-2]), Number: 1}
 }
 
-// mutant breaks one rule of the protocol around the machine.
-type mutant string
+// flaw breaks one rule of the protocol around the machine.
+type flaw string
 
 const (
-	none              mutant = ""
-	persistBeforeAck  mutant = "persist before ack"
-	noEpochCheck      mutant = "destination does not check the epoch"
-	noAttemptCheck    mutant = "destination does not check the attempt"
-	otherPartsCovered mutant = "an ack of one part confirms another"
-	receiptForgotten  mutant = "take-over resumes from the state store"
-	finishEarly       mutant = "a load is finished when one part is final"
+	none              flaw = ""
+	persistBeforeAck  flaw = "persist before ack"
+	noEpochCheck      flaw = "destination does not check the epoch"
+	noAttemptCheck    flaw = "destination does not check the attempt"
+	otherPartsCovered flaw = "an ack of one part confirms another"
+	receiptForgotten  flaw = "take-over resumes from the state store"
+	finishEarly       flaw = "a load is finished when one part is final"
 )
 
 // destination holds rows and receipts; every change is one transaction.
@@ -58,7 +58,7 @@ type destination struct {
 	receipts map[messages.PartID]messages.Receipt
 	rows     map[messages.PartID][]int64
 	finished map[messages.LoadID]bool
-	mutant   mutant
+	flaw     flaw
 }
 
 var errFenced = errors.New("fenced")
@@ -66,7 +66,7 @@ var errFenced = errors.New("fenced")
 // commit appends rows upto position if the writer still owns the part.
 func (d *destination) commit(p messages.PartID, t messages.Token, from, upto int64, n uint64) (messages.Receipt, error) {
 	r := d.receipts[p]
-	if d.mutant != noEpochCheck && t.Epoch != d.epoch || d.mutant != noAttemptCheck && d.mutant != noEpochCheck && (t != r.Token || n != r.Version.Commit) {
+	if d.flaw != noEpochCheck && t.Epoch != d.epoch || d.flaw != noAttemptCheck && d.flaw != noEpochCheck && (t != r.Token || n != r.Version.Commit) {
 		return r, errFenced
 	}
 	for id := from + 1; id <= upto; id++ {
@@ -113,16 +113,16 @@ type world struct {
 	nodes     []*node                   // the last one owns the lease; older ones are zombies
 	confirmed map[messages.PartID]int64 // F
 	persisted map[messages.PartID]int64 // the highest K there ever was
-	mutant    mutant
+	flaw      flaw
 	seen      map[string]int // rare states reached
 }
 
-func newWorld(seed uint64, m mutant) *world {
+func newWorld(seed uint64, m flaw) *world {
 	w := &world{
 		rng:       rand.New(rand.NewPCG(seed, 1)), //nolint:gosec // a simulation
-		dest:      &destination{receipts: map[messages.PartID]messages.Receipt{}, rows: map[messages.PartID][]int64{}, finished: map[messages.LoadID]bool{}, mutant: m},
+		dest:      &destination{receipts: map[messages.PartID]messages.Receipt{}, rows: map[messages.PartID][]int64{}, finished: map[messages.LoadID]bool{}, flaw: m},
 		store:     &store{receipts: map[messages.PartID]messages.Receipt{}, finished: map[messages.LoadID]bool{}},
-		confirmed: map[messages.PartID]int64{}, persisted: map[messages.PartID]int64{}, mutant: m, seen: map[string]int{},
+		confirmed: map[messages.PartID]int64{}, persisted: map[messages.PartID]int64{}, flaw: m, seen: map[string]int{},
 	}
 	w.takeOver()
 	return w
@@ -178,7 +178,7 @@ func (w *world) start(n *node, p messages.PartID) {
 	r.Token = messages.Token{Epoch: n.epoch, Attempt: n.attempt}
 	w.dest.receipts[p] = r
 	from := r
-	if w.mutant == receiptForgotten {
+	if w.flaw == receiptForgotten {
 		if k, ok := w.store.receipts[p]; ok {
 			from.Position = k.Position
 		} else {
@@ -210,7 +210,7 @@ func (w *world) apply(n *node, ev Event) {
 			}
 		case Stop:
 			n.dead = true
-			if !errors.Is(eff.Err, ErrFenced) && w.mutant == none {
+			if !errors.Is(eff.Err, ErrFenced) && w.flaw == none {
 				panic(fmt.Sprintf("stopped without cause: %v", eff.Err))
 			}
 		case Reject:
@@ -247,7 +247,7 @@ func (w *world) save(n *node, s Save) {
 		n.notes = append(n.notes, Saved{s.ID})
 	}
 	for _, r := range s.Receipts {
-		if w.mutant == otherPartsCovered {
+		if w.flaw == otherPartsCovered {
 			for _, p := range partIDs {
 				if t := n.tasks[p]; t != nil && t.read > pos(w.store.receipts[p]) {
 					o := w.dest.receipts[p]
@@ -277,7 +277,7 @@ func (w *world) work(n *node) {
 		return
 	}
 	t.read = min(t.read+int64(w.rng.IntN(4)), rowsMax)
-	if w.mutant == persistBeforeAck && n.epoch == w.store.epoch {
+	if w.flaw == persistBeforeAck && n.epoch == w.store.epoch {
 		r := w.dest.receipts[p]
 		r.Position = messages.Position{At: messages.Int64Cursor(t.read)}
 		w.store.receipts[p] = r
@@ -308,7 +308,7 @@ func (w *world) work(n *node) {
 	for range w.rng.IntN(3) { // lost, once, twice
 		n.notes = append(n.notes, ack)
 	}
-	if w.mutant == finishEarly && r.Final {
+	if w.flaw == finishEarly && r.Final {
 		w.dest.finished[loadOf(p)] = true
 	}
 }
@@ -384,7 +384,7 @@ func (w *world) complete() bool {
 }
 
 // run simulates one seed: 300 steps with faults, then calm until complete.
-func run(seed uint64, m mutant, seen map[string]int) error {
+func run(seed uint64, m flaw, seen map[string]int) error {
 	w := newWorld(seed, m)
 	for i := range 5_000 {
 		w.step(i >= 300)
@@ -420,7 +420,7 @@ func TestSimulation(t *testing.T) {
 }
 
 func TestMutantsAreCaught(t *testing.T) {
-	for _, m := range []mutant{persistBeforeAck, noEpochCheck, noAttemptCheck, otherPartsCovered, receiptForgotten, finishEarly} {
+	for _, m := range []flaw{persistBeforeAck, noEpochCheck, noAttemptCheck, otherPartsCovered, receiptForgotten, finishEarly} {
 		t.Run(string(m), func(t *testing.T) {
 			for seed := range uint64(2_000) {
 				if err := run(seed+1, m, map[string]int{}); err != nil {

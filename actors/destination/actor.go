@@ -8,6 +8,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // Config is fixed at construction.
@@ -96,6 +97,9 @@ func (a *Actor) onWire(c actor.Context, w flow.Wire) {
 	a.wire = w
 	root, self := c.ActorSystem().Root, c.Self()
 	k := &work{cfg: a.cfg, jobs: a.jobs, report: func(m any) { root.Send(self, m) }}
+	if mutant.On(mutant.SaveBeforeCommit) {
+		k.ack = func(ack messages.DestinationAck) { root.Send(w.Checkpoint, ack) }
+	}
 	a.worker = flow.Go(k.run, func(err error) { root.Send(self, jobDone{err: err}) })
 }
 

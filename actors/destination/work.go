@@ -10,6 +10,7 @@ import (
 	"rapidbyte.io/node/actors/flow"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // work is the worker goroutine's side: it alone touches the writer.
@@ -18,8 +19,9 @@ type work struct {
 	jobs   <-chan messages.Item
 	report func(any)
 	writer connectors.Writer
-	last   messages.Receipt // of the last commit, or as opened
-	told   []string         // what was explained already; at most explainedMax
+	last   messages.Receipt              // of the last commit, or as opened
+	told   []string                      // what was explained already; at most explainedMax
+	ack    func(messages.DestinationAck) // of a planted fault only
 }
 
 func (k *work) run(ctx context.Context) {
@@ -54,6 +56,9 @@ func (k *work) run(ctx context.Context) {
 			d.err = flow.Protect(func() (err error) { d.receipt, err = k.do(ctx, item); return err })
 			if d.err != nil && ctx.Err() != nil {
 				return // the attempt was ended; whoever ended it knows why
+			}
+			if rows := flow.RowsOf(item); rows != nil && mutant.On(mutant.NoLatch) {
+				d.err = nil
 			}
 			k.report(d)
 			if d.err != nil {
@@ -95,6 +100,12 @@ func (k *work) commit(ctx context.Context, b messages.Barrier) (messages.Receipt
 	// cannot win is the fence's work (I4).
 	if err := flow.Held(k.cfg.Hold, "commit"); err != nil {
 		return messages.Receipt{}, err
+	}
+	if mutant.On(mutant.SaveBeforeCommit) {
+		r := k.last
+		r.Version.Commit++
+		r.Token, r.Position, r.Final = k.cfg.Task.Token, b.Position, b.Kind == messages.BarrierEnd
+		k.ack(messages.DestinationAck{Pipeline: k.cfg.Task.Pipeline, Seq: b.Seq, Receipt: r})
 	}
 	r, err := k.writer.Commit(ctx, b)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
+	"rapidbyte.io/node/runtime/mutant"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -148,6 +149,9 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 	a.state = stateAcquiring
 	root, self := c.ActorSystem().Root, c.Self()
 	store, p, mine := a.cfg.Store, a.cfg.Spec.Pipeline, a.epoch
+	if mutant.On(mutant.EpochOfStore) {
+		floor = 0
+	}
 	m := &acquired{}
 	a.drawn = m
 	a.worker = flow.Go(func(ctx context.Context) {

@@ -6,6 +6,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // board decides which parts run when: attempts, retries, drains, endings. It is a
@@ -118,8 +119,10 @@ func (b *board) start() []any {
 		if t.state != taskWaiting || b.failed[t.part.Load.Name] || !b.ready(t) {
 			continue
 		}
-		b.attempt++
-		t.token = messages.Token{Epoch: b.epoch, Attempt: b.attempt}
+		if t.token == (messages.Token{}) || !mutant.On(mutant.NoAttempt) {
+			b.attempt++
+			t.token = messages.Token{Epoch: b.epoch, Attempt: b.attempt}
+		}
 		t.state, t.ended, t.saved = taskRunning, nil, 0
 		active++
 		out = append(out, spawnTask{part: t.part, token: t.token})
@@ -196,7 +199,7 @@ func (b *board) onFinal(p messages.PartID, of messages.LoadID) []any {
 
 // settle ends an attempt whose last barrier is persisted: nothing before that.
 func (b *board) settle(t *task) []any {
-	if t.ended == nil || t.saved < t.ended.Seq {
+	if t.ended == nil || t.saved < t.ended.Seq && !mutant.On(mutant.EndBeforeSaved) {
 		return nil
 	}
 	if t.ended.Kind == messages.BarrierEnd {

@@ -6,6 +6,7 @@ import (
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -86,6 +87,9 @@ func (a *Actor) tellOrders(startOver []statestore.Order, known connectors.Recove
 func (a *Actor) resumeAt(r messages.Receipt) messages.Position {
 	o, ok := rewindOf(a.cfg.State.Orders, r)
 	if !ok {
+		if mutant.On(mutant.ResumeFromStore) {
+			return a.storedPosition(r)
+		}
 		return r.Position
 	}
 	text := fmt.Sprintf("stream %s: reading on from %s as ordered, rows behind it are read and written again (task %s was at %s)",
@@ -94,4 +98,14 @@ func (a *Actor) resumeAt(r messages.Receipt) messages.Position {
 		a.warn(text)
 	}
 	return o.To
+}
+
+// storedPosition is where the state store has the part, of a planted fault only.
+func (a *Actor) storedPosition(r messages.Receipt) messages.Position {
+	for _, k := range a.cfg.State.Receipts {
+		if k.Part == r.Part && k.LoadID() == r.LoadID() {
+			return k.Position
+		}
+	}
+	return messages.Position{}
 }

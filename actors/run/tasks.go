@@ -15,6 +15,7 @@ import (
 	"rapidbyte.io/node/actors/transform"
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/mutant"
 )
 
 // budget is one stream's share of the memory cap.
@@ -128,6 +129,10 @@ func (a *Actor) stop(c actor.Context, eff stopTask) {
 	}
 	for _, pid := range t.pids {
 		c.Stop(pid)
+	}
+	if mutant.On(mutant.OverlappingAttempts) {
+		delete(a.attempts, eff.part)
+		a.do(c, a.board.onGone(eff.part, eff.token))
 	}
 }
 

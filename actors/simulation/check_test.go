@@ -3,6 +3,7 @@ package simulation_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
@@ -193,7 +194,7 @@ func (w *world) checkFailed(n *node, r messages.RunResult) {
 	case messages.CodeDestForeign:
 		explained = n.foreign
 	case messages.CodePanic:
-		explained = w.knobs.panics > 0 || w.knobs.faults > 0
+		explained = strings.Contains(f.Why, "panic: simulated")
 	case messages.CodeSource, messages.CodeDest, messages.CodeState, messages.CodeStateFull, messages.CodeStalled, messages.CodeSourceGap:
 		explained = !n.calm && f.Kind != string(connectors.KindInternal) && f.Kind != string(connectors.KindGap)
 	default:

@@ -3,6 +3,7 @@ package simulation_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -106,6 +107,9 @@ func (n *node) release() {
 func (n *node) observe(e messages.Event) {
 	if e.Kind == messages.EventTaskRetry && e.Failure.Code == messages.CodePanic {
 		n.w.note("panic retried")
+		if !strings.Contains(e.Failure.Why, "panic: simulated") && !n.dead {
+			n.w.fail("an actor has panicked: %s", e.Failure.Why)
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ func (n note) String() string {
 	default:
 		text = strings.TrimPrefix(fmt.Sprintf("%T %+v", m, m), "*")
 	}
+	text = strings.ReplaceAll(text, "\n", " | ")
 	if len(text) > 220 {
 		text = text[:220] + ".."
 	}

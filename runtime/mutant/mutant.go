@@ -19,8 +19,8 @@ const (
 	EpochOfStore        Fault = "M16" // the epoch comes from the state store only
 	TruncateInsert      Fault = "M17" // a replace empties the target and fills it
 	ResumeFromStore     Fault = "P1"  // the source resumes from the state store, not from the receipt
-	NoAttempt           Fault = "P2"  // an ack or item of another attempt counts
-	NoStoreEpoch        Fault = "P3"  // the state store does not check the epoch
+	NoAttempt           Fault = "P2"  // the next attempt of a part goes by the number of the last
+	NoStoreEpoch        Fault = "P3"  // a save that the state store has fenced counts as done
 	AckCoversOthers     Fault = "P4"  // an ack of one part confirms another
 	FinishEarly         Fault = "P5"  // a load is finished before all its final receipts are persisted
 	NoLatch             Fault = "P6"  // a destination goes on after an error, over a hole
