@@ -117,6 +117,20 @@ type Remover interface {
 	Teardown(ctx context.Context, p messages.PipelineID, dryRun bool) ([]string, error)
 }
 
+// Surveyor is implemented by a Destination that can be looked at without being taken over.
+type Surveyor interface {
+	// Survey returns what Open would find, of one moment. It registers nothing, fences
+	// nobody and creates nothing.
+	Survey(ctx context.Context, p messages.PipelineID) (Surveyed, error)
+}
+
+// Surveyed is what a destination knows of a pipeline; zero: nothing.
+type Surveyed struct {
+	Recovered
+	Epoch messages.Epoch // registered
+	Store string         // identity of the owner's state store
+}
+
 // Forgetful is implemented by a Destination that keeps no receipts across
 // processes. There is nothing to compare the state store with: the engine drops the
 // stored state of its loads at each start and reads from the beginning.

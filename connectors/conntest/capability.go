@@ -89,3 +89,40 @@ func teardownForgets(t T, f DestinationFactory) {
 	r.sessions = append(r.sessions, s)
 	require.Len(t, s.Recovered().Receipts, 1, "receipts of another pipeline")
 }
+
+// surveyFencesNobody: a survey sees what Open would find and changes nothing, also beside
+// a session that writes.
+func surveyFencesNobody(t T, f DestinationFactory) {
+	r := newDestRig(t, f)
+	d, ok := r.Destination.(connectors.Surveyor)
+	if !ok {
+		return
+	}
+	found, err := d.Survey(r.ctx, pipeline)
+	require.NoError(t, err, "a survey of a target that nobody has used")
+	require.Equal(t, connectors.Surveyed{}, found)
+	s := r.open(r.Destination, 3)
+	l := r.load(1, r.mode, "orders", 1)
+	require.NoError(t, s.Begin(r.ctx, l))
+	w, _ := r.writer(s, l.Parts[0], 3, 1)
+	r.write(w, NumberRows(1, 4))
+	want := r.commit(w, messages.BarrierPeriodic, 4, 4)
+	found, err = d.Survey(r.ctx, pipeline)
+	require.NoError(t, err, "a survey beside a session")
+	require.Equal(t, messages.Epoch(3), found.Epoch, "the epoch of the owner")
+	require.Equal(t, r.request(3).Store, found.Store)
+	require.Equal(t, []messages.Receipt{want}, found.Receipts)
+	require.Len(t, found.Parts, 1)
+	require.Len(t, found.Loads, 1)
+	r.write(w, NumberRows(5, 2))
+	r.commit(w, messages.BarrierPeriodic, 6, 2)
+	known := r.open(r.restart(), 4).Recovered()
+	found, err = d.Survey(r.ctx, pipeline)
+	if f.Exclusive && err != nil {
+		require.Equal(t, connectors.KindConfig, connectors.KindOf(err), "another process has the target: %v", err)
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, known, found.Recovered, "what Open finds")
+	r.sees("orders", texts(NumberRows(1, 6)), "after surveys")
+}

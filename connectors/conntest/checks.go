@@ -40,6 +40,7 @@ func DestinationChecks() []Check[DestinationFactory] {
 		{"capabilities_are_declared", destinationCapabilities},
 		{"changes_are_only_listed", changesAreOnlyListed},
 		{"teardown_forgets_the_pipeline", teardownForgets},
+		{"survey_fences_nobody", surveyFencesNobody},
 	}
 }
 

@@ -42,6 +42,7 @@ type MemoryDestination struct {
 
 // flaws switch off one rule each, to see that a check notices.
 type flaws struct {
+	surveyOwns                     bool // a survey registers an epoch
 	anyEpoch, anyAttempt, anyStore bool // nobody is fenced or refused
 	finishEarly                    bool // parts need not be final
 	noStaging                      bool // a replace writes where readers look
@@ -159,6 +160,20 @@ func (d *MemoryDestination) Open(ctx context.Context, r connectors.SessionReques
 	o.epoch, o.store = r.Epoch, r.Store
 	o.alive++
 	return &memorySession{dest: d, owner: o, epoch: r.Epoch, found: o.recovered()}, nil
+}
+
+// Survey implements connectors.Surveyor.
+func (d *MemoryDestination) Survey(_ context.Context, p messages.PipelineID) (connectors.Surveyed, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := d.owners[p]
+	if o == nil {
+		return connectors.Surveyed{}, nil
+	}
+	if d.flaws.surveyOwns {
+		o.epoch++
+	}
+	return connectors.Surveyed{Recovered: o.recovered(), Epoch: o.epoch, Store: o.store}, nil
 }
 
 // recovered copies what is recorded, sorted.

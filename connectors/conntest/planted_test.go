@@ -198,6 +198,7 @@ func TestSuiteCatchesADestinationThat(t *testing.T) {
 		{"takes any state store", "foreign_store_is_refused", "another state store", flawed(flaws{anyStore: true})},
 		{"finishes early", "finish_waits_for_every_part", "with one of two parts final", flawed(flaws{finishEarly: true})},
 		{"shows the staging of a replace", "replace_swaps_whole", "staging", flawed(flaws{noStaging: true})},
+		{"owns what it surveys", "survey_fences_nobody", "the epoch of the owner", flawed(flaws{surveyOwns: true})},
 		{"keeps old receipts", "new_load_drops_receipts", "receipts of the old load are gone", flawed(flaws{keepReceipts: true})},
 	} {
 		t.Run(c.name, func(t *testing.T) {

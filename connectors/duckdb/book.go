@@ -166,6 +166,19 @@ func readReceipts(ctx context.Context, conn *duckarrow.Conn, p messages.Pipeline
 	return receipts, parts, nil
 }
 
+// readRecovered returns what is known of a pipeline.
+func readRecovered(ctx context.Context, conn *duckarrow.Conn, p messages.PipelineID) (r connectors.Recovered, err error) {
+	loads, err := readLoads(ctx, conn, p, "")
+	if err != nil {
+		return r, err
+	}
+	for _, l := range loads {
+		r.Loads = append(r.Loads, l.status)
+	}
+	r.Receipts, r.Parts, err = readReceipts(ctx, conn, p, "")
+	return r, err
+}
+
 // stageName names the staging table of one stream of a load. It is the same on
 // every call, so that a repeated Begin finds it.
 func stageName(p messages.PipelineID, stream messages.StreamID, number uint64) string {

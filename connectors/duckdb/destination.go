@@ -158,6 +158,31 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 	return s, nil
 }
 
+// Survey opens the file read-only, if it exists, and returns what Open would find.
+func (d *Destination) Survey(ctx context.Context, p messages.PipelineID) (out connectors.Surveyed, err error) {
+	if _, err := os.Stat(resolve(d.cfg.Path)); errors.Is(err, os.ErrNotExist) {
+		return out, nil
+	}
+	err = d.inspect(ctx, func(conn *duckarrow.Conn) error {
+		if conn == nil {
+			return nil
+		}
+		return transaction(ctx, conn, func() error {
+			if has, err := hasBook(ctx, conn); err != nil || !has {
+				return damaged(ctx, d.cfg.Path, err)
+			}
+			o, _, err := readOwner(ctx, conn, p)
+			if err != nil {
+				return damaged(ctx, d.cfg.Path, err)
+			}
+			out.Epoch, out.Store = o.epoch, o.store
+			out.Recovered, err = readRecovered(ctx, conn, p)
+			return damaged(ctx, d.cfg.Path, err)
+		})
+	})
+	return out, classify(ctx, "look at the receipts", d.cfg.Path, err)
+}
+
 // Teardown removes what the engine keeps of a pipeline: bookkeeping and staging.
 // The targets stay. It refuses while this process has a session of the file.
 func (d *Destination) Teardown(ctx context.Context, p messages.PipelineID, dryRun bool) ([]string, error) {

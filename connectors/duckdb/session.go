@@ -84,24 +84,19 @@ func (s *Session) register(ctx context.Context, r connectors.SessionRequest) err
 	return err
 }
 
-func (s *Session) readBack(ctx context.Context) error {
-	loads, err := readLoads(ctx, s.conn, s.pipeline, "")
-	if err != nil {
-		return s.damaged(ctx, err)
-	}
-	for _, l := range loads {
-		s.recovered.Loads = append(s.recovered.Loads, l.status)
-	}
-	s.recovered.Receipts, s.recovered.Parts, err = readReceipts(ctx, s.conn, s.pipeline, "")
+func (s *Session) readBack(ctx context.Context) (err error) {
+	s.recovered, err = readRecovered(ctx, s.conn, s.pipeline)
 	return s.damaged(ctx, err)
 }
 
+func (s *Session) damaged(ctx context.Context, err error) error { return damaged(ctx, s.cfg.Path, err) }
+
 // damaged names an error that is not DuckDB's: rows that we did not write.
-func (s *Session) damaged(ctx context.Context, err error) error {
+func damaged(ctx context.Context, path string, err error) error {
 	if _, ok := errors.AsType[*duckarrow.Error](err); err == nil || ok || ctx.Err() != nil {
 		return err
 	}
-	return destError("read the receipts", connectors.KindConfig, messages.CodeDestDamaged, s.cfg.Path, err)
+	return destError("read the receipts", connectors.KindConfig, messages.CodeDestDamaged, path, err)
 }
 
 // Recovered returns what Open found.

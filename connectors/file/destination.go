@@ -72,6 +72,27 @@ func (d *Destination) Open(_ context.Context, r connectors.SessionRequest) (conn
 	return s, nil
 }
 
+// Survey implements connectors.Surveyor.
+func (d *Destination) Survey(_ context.Context, p messages.PipelineID) (out connectors.Surveyed, err error) {
+	root, err := os.OpenRoot(d.config.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return out, openError(d.config.Path, err)
+	}
+	defer func() { _ = root.Close() }() // nothing was written
+	f := &folder{root: root, path: d.config.Path, pipeline: p}
+	if _, err := root.Stat(f.own("")); errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	m, err := f.highest(nil)
+	if err != nil {
+		return out, err
+	}
+	return connectors.Surveyed{Recovered: m.Recovered(), Epoch: m.Epoch, Store: m.Store}, nil
+}
+
 // folder creates what is missing and opens it.
 func (d *Destination) folder(p messages.PipelineID) (*folder, error) {
 	if err := makePath(filepath.Clean(d.config.Path), d.syncPath); err != nil {

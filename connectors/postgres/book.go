@@ -190,6 +190,20 @@ func readLoads(ctx context.Context, conn *pgx.Conn, id uuid.UUID, name string) (
 	})
 }
 
+// readRecovered returns what is known of a pipeline.
+func readRecovered(ctx context.Context, conn *pgx.Conn, id uuid.UUID) (r connectors.Recovered, err error) {
+	loads, err := readLoads(ctx, conn, id, "")
+	if err != nil {
+		return r, err
+	}
+	for _, l := range loads {
+		r.Loads = append(r.Loads, l.status)
+	}
+	found, err := readReceipts(ctx, conn, id, "", "")
+	r.Receipts, r.Parts = found.all, found.parts
+	return r, err
+}
+
 // receipts are rows of the table receipt.
 type receipts struct {
 	all    []messages.Receipt

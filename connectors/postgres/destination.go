@@ -171,6 +171,32 @@ func (d *Destination) Open(ctx context.Context, r connectors.SessionRequest) (co
 	return s, nil
 }
 
+// Survey returns what Open would find.
+func (d *Destination) Survey(ctx context.Context, p messages.PipelineID) (connectors.Surveyed, error) {
+	const op = "look at the receipts"
+	var out connectors.Surveyed
+	conn, err := d.dial.named("rb:survey").control(ctx)
+	if err != nil {
+		return out, d.classify(ctx, op, err)
+	}
+	defer closeConn(conn)
+	one := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err = pgx.BeginTxFunc(ctx, conn, one, func(pgx.Tx) error {
+		if has, err := hasBook(ctx, conn); err != nil || !has {
+			return err
+		}
+		id := pipelineUUID(p)
+		o, _, err := readOwner(ctx, conn, id, "")
+		if err != nil {
+			return err
+		}
+		out.Epoch, out.Store = o.epoch, o.store
+		out.Recovered, err = readRecovered(ctx, conn, id)
+		return err
+	})
+	return out, d.classify(ctx, op, err)
+}
+
 // Teardown removes what the engine keeps of a pipeline: bookkeeping and staging. The
 // targets stay.
 func (d *Destination) Teardown(ctx context.Context, p messages.PipelineID, dryRun bool) ([]string, error) {

@@ -199,24 +199,20 @@ func (s *Session) writeOwner(ctx context.Context, conn *pgx.Conn, r connectors.S
 }
 
 // readBack reads what Open returns.
-func (s *Session) readBack(ctx context.Context, conn *pgx.Conn) error {
-	loads, err := readLoads(ctx, conn, s.id, "")
-	if err != nil {
+func (s *Session) readBack(ctx context.Context, conn *pgx.Conn) (err error) {
+	if s.recovered, err = readRecovered(ctx, conn, s.id); err != nil {
 		return err
 	}
 	open := map[messages.LoadID]bool{}
-	for _, l := range loads {
-		s.recovered.Loads = append(s.recovered.Loads, l.status)
-		open[l.status.ID] = !l.status.Finished
+	for _, l := range s.recovered.Loads {
+		open[l.ID] = !l.Finished
 	}
-	found, err := readReceipts(ctx, conn, s.id, "", "")
-	s.recovered.Receipts, s.recovered.Parts = found.all, found.parts
-	for _, r := range found.all {
+	for _, r := range s.recovered.Receipts {
 		if open[r.LoadID()] {
 			s.dead.set(r)
 		}
 	}
-	return err
+	return nil
 }
 
 // Recovered returns what Open found.
