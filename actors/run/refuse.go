@@ -30,11 +30,17 @@ func (a *Actor) refusal(f messages.Failure, ahead []checkpoint.Ahead) messages.F
 	if len(ahead) == 0 {
 		f = a.stored(f)
 	}
-	f.Next = a.cfg.Spec.startOver(streams, f.Code == messages.CodeSourceGap)
-	if older(ahead) {
-		f.Next = "If the whole destination was restored to an earlier state, take over what it has: " +
-			messages.Command("state", "rebuild", messages.Document) + ". Otherwise " + strings.ToLower(f.Next[:1]) + f.Next[1:]
+	first, again := "", a.cfg.Spec.startOver(streams, f.Code == messages.CodeSourceGap)
+	if info, _ := f.Code.Info(); f.Next != info.Next {
+		first = f.Next // the connector knows better
 	}
+	if older(ahead) {
+		first = "If the whole destination was restored to an earlier state, take over what it has: " + messages.Command("state", "rebuild", messages.Document) + "."
+	}
+	if first != "" {
+		again = first + " Otherwise " + strings.ToLower(again[:1]) + again[1:]
+	}
+	f.Next = again
 	return f
 }
 
@@ -115,6 +121,22 @@ func named(known connectors.Recovered) connectors.Recovered {
 		}
 	}
 	return known
+}
+
+// Incomplete says why what a destination holds cannot be relied on, and which command
+// resolves it; nil: it can. Nothing is wanted of streams that are loaded afresh.
+func (s Spec) Incomplete(known connectors.Recovered) *messages.Failure {
+	var fresh []string
+	for _, st := range s.Streams {
+		if st.Fresh {
+			fresh = append(fresh, string(st.Stream))
+		}
+	}
+	f := s.incomplete(known, fresh)
+	if f != nil {
+		f.Next = s.startOver([]messages.StreamID{f.Where.Stream}, false)
+	}
+	return f
 }
 
 // incomplete finds receipts without their load, and loads without all of their receipts:

@@ -68,7 +68,7 @@ func write(t *testing.T, dir, name, text string) string {
 
 func TestWrongUsageIsExplained(t *testing.T) {
 	for _, c := range []struct{ args, what, next string }{
-		{"", "no command was given", "Use one of: check, completion, copy, discover, dlq, help, init, run, schema, version"},
+		{"", "no command was given", "Use one of: check, completion, copy, discover, dlq, help, init, run, runs, schema, state, version"},
 		{"rnu x.yaml", `unknown command "rnu"`, "Did you mean `rapidbyte-node run`?"},
 		{"x.yaml", `unknown command "x.yaml"`, "Did you mean `rapidbyte-node run x.yaml`?"},
 		{"help rnu", `unknown command "rnu"`, "Did you mean `rapidbyte-node run`?"},

@@ -28,9 +28,11 @@ func requireGolden(t require.TestingT, path, got string) {
 func normalised(text, work string) string {
 	for _, r := range []struct{ pattern, with string }{
 		{regexp.QuoteMeta(work) + `/?`, "$WORK/"},
+		{`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, "UUID"},
 		{`\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b`, "RUN"},
 		{`"elapsed_ms": \d+`, `"elapsed_ms": 0`},
 		{`in \d[\d.]* (ms|s)\b`, "in TIME"},
+		{`after \d[\d.]* (ms|s)\b`, "after TIME"},
 		{`process \d+`, "process PID"},
 		{`\d{4}-\d\d-\d\dT[\d:.]+Z`, "INSTANT"},
 	} {
@@ -99,7 +101,7 @@ func TestEveryCodeHasAnExitCodeOfTheTable(t *testing.T) {
 
 // Help is part of the interface: the exit codes are in it.
 func TestGoldenHelp(t *testing.T) {
-	for _, args := range []string{"--help", "run --help", "check --help", "discover --help", "init --help", "copy --help", "dlq --help", "dlq list --help", "dlq show --help", "dlq export --help", "dlq replay --help", "dlq purge --help", "schema --help", "completion --help", "version --help", "help exit-codes"} {
+	for _, args := range []string{"--help", "run --help", "check --help", "discover --help", "init --help", "copy --help", "dlq --help", "dlq list --help", "dlq show --help", "dlq export --help", "dlq replay --help", "dlq purge --help", "state --help", "state show --help", "state reset --help", "state rewind --help", "state export --help", "state import --help", "state rebuild --help", "runs --help", "runs list --help", "runs show --help", "schema --help", "completion --help", "version --help", "help exit-codes"} {
 		t.Run(args, func(t *testing.T) {
 			r := invoke(t, nil, strings.Fields(args)...)
 			require.Zero(t, r.code)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -191,4 +193,52 @@ destination:
 	w.run(t, 0, advisedCommands(t, r.stderr)[0]...)
 	require.Equal(t, "3", w.one(t, "dw", "SELECT count(DISTINCT id) FROM s"))
 	require.Equal(t, "3", w.one(t, "dw", "SELECT count(*) FROM s"))
+}
+
+// A destination that was restored from a dump is whole, only older: what the state store
+// has beyond it is read and written again.
+func TestPGRefusesADestinationThatWasRestored(t *testing.T) {
+	w := newWorld(t)
+	doc := write(t, ".", "restored.yaml", ordersDocument("restored", "append", "incremental"))
+	w.run(t, 0, "run", doc)
+	dump := exec.CommandContext(t.Context(), "pg_dump", "-d", w.server.URL("dw"), "--clean", "--if-exists", "-f", "dw.sql")
+	out, err := dump.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	w.server.Exec(t, "shop", moreOrders)
+	w.run(t, 0, "run", doc)
+	script, err := os.Open("dw.sql")
+	require.NoError(t, err)
+	defer script.Close()
+	w.server.Psql(t, "dw", script)
+
+	w.server.Exec(t, "shop", moreOrders)
+	before := w.everything(t)
+	r := w.run(t, messages.ExitState, "run", doc)
+	require.Equal(t, before, w.everything(t))
+	require.Regexp(t, `the state store has task orders at load 1, commit 2, at \(2026-03-01 00:05:50\+00, 350\); the destination has it at load 1, commit 1, at \(2026-01-01 00:01:40\+00, 300\)`, r.stderr)
+	commands := advisedCommands(t, r.stderr)
+	require.Equal(t, []string{"state", "rebuild", "restored.yaml"}, commands[0])
+	w.run(t, 0, commands[0]...)
+	w.run(t, 0, "run", doc)
+	require.Equal(t, w.server.Query(t, "shop", ordersSum+"orders"), w.server.Query(t, "dw", ordersSum+"restored.orders"))
+
+	// One that is restored as it was has the same positions, but other tables.
+	dump = exec.CommandContext(t.Context(), "pg_dump", "-d", w.server.URL("dw"), "--clean", "--if-exists", "-f", "dw.sql")
+	out, err = dump.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	script, err = os.Open("dw.sql")
+	require.NoError(t, err)
+	defer script.Close()
+	w.server.Psql(t, "dw", script)
+	w.server.Exec(t, "shop", moreOrders)
+	r = w.run(t, messages.ExitState, "run", doc)
+	require.Regexp(t, `in table restored.orders with OID \d+, and that name has a table with OID \d+: bookkeeping and table were made again`, r.stderr)
+	w.run(t, 0, advisedCommands(t, r.stderr)[0]...)
+	w.run(t, 0, "run", doc)
+	require.Equal(t, w.server.Query(t, "shop", ordersSum+"orders"), w.server.Query(t, "dw", ordersSum+"restored.orders"))
+
+	// A table alone that was made again is not taken over with the rest.
+	w.server.Exec(t, "dw", "CREATE TABLE restored.other AS SELECT * FROM restored.orders LIMIT 5; DROP TABLE restored.orders; ALTER TABLE restored.other RENAME TO orders")
+	w.run(t, 0, "state", "rebuild", doc)
+	require.NotContains(t, w.run(t, messages.ExitState, "run", doc).stderr, "state rebuild")
 }

@@ -96,7 +96,7 @@ func (a *app) root() *cobra.Command {
 	f.CountVarP(&a.flags.verbose, "verbose", "v", "say more; -vv says all")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "say nothing but errors; with --output json, the result too")
 	root.MarkFlagsMutuallyExclusive("verbose", "quiet")
-	root.AddCommand(a.runCommand(), a.copyCommand(), a.initCommand(), a.checkCommand(), a.discoverCommand(), a.dlqCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
+	root.AddCommand(a.runCommand(), a.copyCommand(), a.initCommand(), a.checkCommand(), a.discoverCommand(), a.dlqCommand(), a.stateCommand(), a.runsCommand(), a.schemaCommand(), a.versionCommand(), a.completionCommand(), exitCodesTopic())
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range append(root.Commands(), root) {
 		_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"auto", "plain", "json"}, cobra.ShellCompDirectiveNoFileComp))

@@ -134,6 +134,11 @@ func (a *app) moveDocument(doc *config.Document, path string, o runFlags, stop *
 	if err != nil {
 		return stop.failed(errors.Join(err, rec.close()))
 	}
+	if o.rebuild {
+		if _, err := node.Rebuild(stop.ctx, spec, store); err != nil {
+			return stop.failed(errors.Join(err, store.Close(), rec.close()))
+		}
+	}
 	if o.guard != nil {
 		if err := o.guard(stop.ctx, store); err != nil {
 			return stop.failed(errors.Join(err, store.Close(), rec.close()))

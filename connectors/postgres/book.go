@@ -126,6 +126,7 @@ type storedStream struct {
 	Key    []string          `json:"key,omitempty"`
 	Stage  string            `json:"stage,omitempty"` // table that a replace fills
 	OID    uint32            `json:"oid"`             // of the table that is written to
+	Book   uint32            `json:"book"`            // OID of the bookkeeping when that was read: another one means that all of it was restored
 	Schema []byte            `json:"schema"`          // Arrow IPC
 }
 
@@ -188,6 +189,11 @@ func readLoads(ctx context.Context, conn *pgx.Conn, id uuid.UUID, name string) (
 		l.status.ID, l.status.Finished = messages.LoadID{Name: name, Number: uint64(number)}, finished //nolint:gosec // never negative
 		return l, nil
 	})
+}
+
+// bookOID tells this bookkeeping from one that was restored.
+func bookOID(ctx context.Context, conn *pgx.Conn) (oid uint32, err error) {
+	return oid, conn.QueryRow(ctx, "SELECT '_rapidbyte.load'::regclass::oid").Scan(&oid)
 }
 
 // readRecovered returns what is known of a pipeline.

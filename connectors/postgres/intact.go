@@ -18,6 +18,10 @@ import (
 // intact finds tables of a begun load that rows were committed to and that are not the
 // same any more.
 func (s *Session) intact(ctx context.Context, conn *pgx.Conn, l storedLoad) error {
+	book, err := bookOID(ctx, conn)
+	if err != nil {
+		return err
+	}
 	for _, st := range l.streams {
 		var oid uint32
 		if err := conn.QueryRow(ctx, "SELECT coalesce(to_regclass($1)::oid, 0)", s.writtenTo(st).sql()).Scan(&oid); err != nil {
@@ -29,6 +33,9 @@ func (s *Session) intact(ctx context.Context, conn *pgx.Conn, l storedLoad) erro
 		r, err := s.committed(ctx, conn, l, st.Stream)
 		if err != nil {
 			return err
+		}
+		if r != nil && oid != 0 && st.Book != book {
+			return restoredTarget(st.Stream, *r, s.writtenTo(st).String(), st.OID, oid)
 		}
 		if r != nil {
 			return lostTarget(st.Stream, *r, s.writtenTo(st).String(), st.OID, oid)
@@ -59,7 +66,7 @@ func (s *Session) committed(ctx context.Context, conn *pgx.Conn, l storedLoad, s
 
 // lostTarget says that the table behind receipts is gone (rule 8 of recovery: the
 // destination lost data). was and is are its OID; 0: there is no such table.
-func lostTarget(stream messages.StreamID, r messages.Receipt, table string, was, is uint32) error {
+func lostTarget(stream messages.StreamID, r messages.Receipt, table string, was, is uint32) *connectors.Error {
 	why := fmt.Errorf("the destination has task %s at %s, in table %s with OID %d, and there is no such table any more: it was dropped or renamed", r.Part, r.Reached(), table, was)
 	if is != 0 {
 		why = fmt.Errorf("the destination has task %s at %s, in table %s with OID %d, and that name has a table with OID %d: it was dropped and made again, or another one renamed",
@@ -69,6 +76,61 @@ func lostTarget(stream messages.StreamID, r messages.Receipt, table string, was,
 		Op: "continue the load", Kind: connectors.KindConfig, Code: messages.CodeStateAhead,
 		Place: messages.Place{Stage: connectors.StageDestination, Stream: stream, Part: r.Part, Position: r.Position.String()}, Err: why,
 	}
+}
+
+// restoredTarget says that bookkeeping and table were both made again since: from a dump,
+// if the operator says so.
+func restoredTarget(stream messages.StreamID, r messages.Receipt, table string, was, is uint32) error {
+	e := lostTarget(stream, r, table, was, is)
+	e.Err = fmt.Errorf("the destination has task %s at %s, in table %s with OID %d, and that name has a table with OID %d: bookkeeping and table were made again, as a dump that is restored does",
+		r.Part, r.Reached(), table, was, is)
+	e.Next = "If the whole destination was restored, take over what it has: " + messages.Command("state", "rebuild", messages.Document) + "."
+	return e
+}
+
+// adoptTables takes the tables that stand under their names for those that receipts speak
+// of, where the bookkeeping was restored: the operator says that all of it was. Those of
+// a bookkeeping that is still the same must be the same too.
+func (s *Session) adoptTables(ctx context.Context, conn *pgx.Conn) error {
+	book, err := bookOID(ctx, conn)
+	if err != nil {
+		return err
+	}
+	loads, err := readLoads(ctx, conn, s.id, "")
+	if err != nil {
+		return err
+	}
+	for _, l := range loads {
+		changed := false
+		for i, st := range l.streams {
+			if st.Book == book {
+				continue
+			}
+			var oid uint32
+			if err := conn.QueryRow(ctx, "SELECT coalesce(to_regclass($1)::oid, 0)", s.writtenTo(st).sql()).Scan(&oid); err != nil {
+				return err
+			}
+			if oid != 0 {
+				l.streams[i].OID, l.streams[i].Book, changed = oid, book, true
+			}
+		}
+		if !changed {
+			continue
+		}
+		if err := s.writeStreams(ctx, conn, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) writeStreams(ctx context.Context, conn *pgx.Conn, l storedLoad) error {
+	streams, err := json.Marshal(l.streams)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "UPDATE _rapidbyte.load SET streams = $3::text::json WHERE pipeline_id = $1 AND name = $2", s.id, l.status.ID.Name, string(streams))
+	return err
 }
 
 // accept makes another table that of a stream, as long as nothing was committed to the
@@ -82,17 +144,16 @@ func (s *Session) accept(ctx context.Context, conn *pgx.Conn, l storedLoad, stre
 		was, _ := l.stream(stream)
 		return lostTarget(stream, *r, qname{lay.schema, lay.table}.String(), was.OID, lay.oid)
 	}
-	for i := range l.streams {
-		if l.streams[i].Stream == stream {
-			l.streams[i].OID = lay.oid
-		}
-	}
-	streams, err := json.Marshal(l.streams)
+	book, err := bookOID(ctx, conn)
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "UPDATE _rapidbyte.load SET streams = $3::text::json WHERE pipeline_id = $1 AND name = $2", s.id, l.status.ID.Name, string(streams))
-	return err
+	for i := range l.streams {
+		if l.streams[i].Stream == stream {
+			l.streams[i].OID, l.streams[i].Book = lay.oid, book
+		}
+	}
+	return s.writeStreams(ctx, conn, l)
 }
 
 // sameTables is a query for the OIDs that the names of w's tables have; inside of a

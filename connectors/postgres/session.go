@@ -137,6 +137,11 @@ func (s *Session) takeOver(ctx context.Context, r connectors.SessionRequest) err
 			return err
 		}
 	}
+	if r.Adopt && !r.Join {
+		if err := s.changing(ctx, s.book, "open the destination", func(tx pgx.Tx) error { return s.adoptTables(ctx, tx.Conn()) }); err != nil {
+			return err
+		}
+	}
 	return s.control(ctx, func(conn *pgx.Conn) error { return s.readBack(ctx, conn) })
 }
 
@@ -387,6 +392,10 @@ func (s *Session) evolve(ctx context.Context, tx pgx.Tx, old storedLoad, l conne
 
 // prepare makes the targets or the staging of l.
 func (s *Session) prepare(ctx context.Context, tx pgx.Tx, l connectors.Load) ([]storedStream, error) {
+	book, err := bookOID(ctx, tx.Conn())
+	if err != nil {
+		return nil, err
+	}
 	var out []storedStream
 	for _, sp := range l.Streams {
 		g := s.d.goal(s.pipeline, l.Mode, sp, l.ID.Number)
@@ -402,7 +411,7 @@ func (s *Session) prepare(ctx context.Context, tx pgx.Tx, l connectors.Load) ([]
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, storedStream{Stream: sp.Stream, Target: sp.Target, Key: sp.Key, Stage: p.stage, OID: lay.oid, Schema: schema})
+		out = append(out, storedStream{Stream: sp.Stream, Target: sp.Target, Key: sp.Key, Stage: p.stage, OID: lay.oid, Book: book, Schema: schema})
 	}
 	return out, nil
 }
