@@ -193,11 +193,15 @@ func (r stateMoments) text(l look) string {
 		if len(m.Tasks) > 0 {
 			at = typed(m.Tasks[0].Position)
 		}
+		epoch := fmt.Sprintf("epoch %d", m.Epoch)
+		if m.Epoch == 0 {
+			epoch = "begun"
+		}
 		if n := len(m.Tasks) - 1; n > 0 {
 			at += fmt.Sprintf(", and %d more tasks", n)
 		}
 		rows = append(rows, []string{
-			l.bold(number(int64(m.Number))), l.dim(m.Saved.Format(time.RFC3339)), fmt.Sprintf("epoch %d", m.Epoch), count(m.Rows, "row") + " behind it", escape(at),
+			l.bold(number(int64(m.Number))), l.dim(m.Saved.Format(time.RFC3339)), epoch, count(m.Rows, "row") + " behind it", escape(at),
 		})
 	}
 	return table("", rows, 0) + r.line() + "\n"

@@ -110,7 +110,7 @@ func (l *Ledger) Export(ctx context.Context) (Exported, error) {
 // Import puts an exported state into the store under a fresh epoch, and makes the store
 // the owner at the destination: the one that was exported from is fenced. What is there
 // already is replaced, if force says so. The next run compares with the destination, as
-// always. Of kept checkpoints the last of each epoch is taken over.
+// always. Of kept checkpoints the last of each epoch is taken over, as of now.
 func (l *Ledger) Import(ctx context.Context, e Exported, force bool) error {
 	if e.Pipeline != l.doc.Pipeline {
 		return l.refuse("", fmt.Sprintf("the state was exported from pipeline %q", e.Pipeline), "Import it for that pipeline.")
@@ -128,18 +128,26 @@ func (l *Ledger) Import(ctx context.Context, e Exported, force bool) error {
 	if err != nil {
 		return l.storeFailure(err)
 	}
-	u := statestore.Update{Receipts: slices.Concat(e.Kept, e.Receipts), Finished: e.Finished, Orders: e.Orders}
+	u := statestore.Update{Receipts: e.Receipts, Finished: e.Finished, Orders: e.Orders}
+	var forget []string
 	for _, r := range slices.Concat(known.Receipts, e.Receipts) {
-		u.Forget = append(u.Forget, r.Load)
+		forget = append(forget, r.Load)
 	}
 	for _, id := range slices.Concat(known.Finished, e.Finished) {
-		u.Forget = append(u.Forget, id.Name)
+		forget = append(forget, id.Name)
 	}
 	for _, o := range known.Orders {
-		u.Forget = append(u.Forget, o.Load.Name)
+		forget = append(forget, o.Load.Name)
 	}
-	slices.Sort(u.Forget)
-	u.Forget = slices.Compact(u.Forget)
+	slices.Sort(forget)
+	if err := l.save(ctx, statestore.Update{Forget: slices.Compact(forget)}); err != nil {
+		return err
+	}
+	for _, step := range e.history() { // a crash in between leaves a state behind the destination, which is repaired
+		if err := l.save(ctx, statestore.Update{Receipts: step}); err != nil {
+			return err
+		}
+	}
 	runs := e.Runs
 	if len(runs) > 0 { // the newest, in the same step: if it is unfinished it goes on
 		u.Run = &runs[0]
@@ -158,6 +166,21 @@ func (l *Ledger) Import(ctx context.Context, e Exported, force bool) error {
 		return l.storeFailure(err)
 	}
 	return nil
+}
+
+// history returns the kept checkpoints in the order in which they were saved: one of each
+// part at a time.
+func (e Exported) history() [][]messages.Receipt {
+	var steps [][]messages.Receipt
+	seen := map[messages.PartID]int{}
+	for _, r := range e.Kept {
+		n := seen[r.Part]
+		if seen[r.Part]++; n == len(steps) {
+			steps = append(steps, nil)
+		}
+		steps[n] = append(steps[n], r)
+	}
+	return steps
 }
 
 // UnreadableState says why the file of an import is refused.
