@@ -204,7 +204,7 @@ func (a *app) dlqReplayCommand() *cobra.Command {
 	return cmd
 }
 
-// replay holds the state store as a run does: the two never write side by side.
+// replay holds the pipeline as a run does: the two never write side by side.
 func (a *app) replay(ctx context.Context, d deadLetters) (out outcome, err error) {
 	if missing := d.doc.Unavailable(); len(missing) > 0 {
 		return outcome{}, config.Problems(missing)
@@ -214,6 +214,11 @@ func (a *app) replay(ctx context.Context, d deadLetters) (out outcome, err error
 		return outcome{}, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	ctx, done, err := node.Own(ctx, store, d.doc.Pipeline)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer done()
 	r, err := d.box.Replay(ctx, d.query)
 	if err != nil {
 		return outcome{}, err

@@ -281,7 +281,7 @@ func (a *app) runOutcome(path string, doc *config.Document, spec run.Spec, r mes
 	complete(&r, spec, st)
 	res := runResult{
 		RunID: r.RunID, Pipeline: r.Pipeline, Epoch: r.Epoch, State: r.State, ElapsedMS: r.Elapsed.Milliseconds(),
-		Streams: r.Streams, Warnings: r.Warnings, Store: doc.State.Path(),
+		Streams: r.Streams, Warnings: r.Warnings, Store: node.StorePath(doc),
 	}
 	if res.Streams == nil {
 		res.Streams = []messages.StreamResult{}

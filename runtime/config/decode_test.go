@@ -34,7 +34,7 @@ func TestDefaultsOfAMinimalDocument(t *testing.T) {
 	require.Equal(t, messages.PipelineID("p"), doc.Pipeline)
 	require.Equal(t, "table", doc.Source.Name)
 	require.Equal(t, fileConfig{CSV: csvConfig{Delimiter: ",", Nulls: []string{"", "NULL"}}, Strict: true}, doc.Source.Config)
-	require.Equal(t, config.State{Backend: config.BackendBolt}, doc.State)
+	require.Equal(t, config.State{Backend: config.BackendBolt, LeaseTTL: 15 * time.Second}, doc.State)
 	require.Equal(t, ".rapidbyte/state.db", doc.State.Path())
 	require.Equal(t, config.Resources{
 		MaxMemory: 256 << 20, MaxBatchBytes: 64 << 20, MaxRowBytes: 16 << 20, CheckpointIntervalBytes: 64 << 20,
@@ -101,7 +101,9 @@ func TestPostgresURLAloneMeansThePostgresBackend(t *testing.T) {
 		require.Equal(t, config.BackendPostgres, doc.State.Backend)
 		require.Empty(t, doc.State.Path())
 		require.Equal(t, url, doc.State.Connection.Reveal())
+		require.Empty(t, doc.Unavailable())
 	}
+	require.Equal(t, time.Minute, good(t, with("state: {connection: 'postgres://h/d', lease_ttl: 1m}"), nil).State.LeaseTTL)
 	require.Equal(t, "x.db", good(t, with("state: {connection: x.db}"), nil).State.Path())
 }
 
@@ -162,7 +164,7 @@ func TestRefusedValues(t *testing.T) {
 		"key of odd letters":   {with(`"a.b": b`), []refusal{{"8:1", messages.CodeDocKey, `["a.b"]`, `unknown key "a.b"`}}},
 		"boolean as text":      {source("use: true"), []refusal{{"4:8", messages.CodeDocValue, "source.use", "found true, expected the name of a connector; put quotes"}}},
 		"list as text":         {source("use: [a]"), []refusal{{"4:8", messages.CodeDocValue, "source.use", "found a list"}}},
-		"text as mapping":      {with("state: x"), []refusal{{"8:8", messages.CodeDocValue, "state", "found \"x\", expected a mapping with the keys backend or connection"}}},
+		"text as mapping":      {with("state: x"), []refusal{{"8:8", messages.CodeDocValue, "state", "found \"x\", expected a mapping with the keys backend, connection or lease_ttl"}}},
 		"text as list":         {with("transforms: x"), []refusal{{"8:13", messages.CodeDocValue, "transforms", `found "x", expected a list`}}},
 		"quoted number":        {with("resources: {max_retries: '3'}"), []refusal{{"8:26", messages.CodeDocValue, "resources.max_retries", "remove the quotes"}}},
 		"number with fraction": {with("resources: {max_retries: 3.0}"), []refusal{{"8:26", messages.CodeDocValue, "resources.max_retries", "found 3.0, expected a whole number from 0"}}},
@@ -253,6 +255,10 @@ func TestContradictions(t *testing.T) {
 		"bbolt with a URL":      {with("state: {backend: bbolt, connection: 'postgres://h'}"), []refusal{{"8:37", messages.CodeDocConflict, "state.connection", "the backend is bbolt"}}},
 		"postgres without one":  {with("state: {backend: postgres, connection: x.db}"), []refusal{{"8:40", messages.CodeDocConflict, "state.connection", "postgres://"}}},
 		"postgres with nothing": {with("state: {backend: postgres}"), []refusal{{"8:8", messages.CodeDocConflict, "state.connection", "postgres://"}}},
+		"a short lease":         {with("state: {connection: 'postgres://h', lease_ttl: 999ms}"), []refusal{{"8:48", messages.CodeDocValue, "state.lease_ttl", "found 999ms, expected a duration from 1s to 10m"}}},
+		"a long lease":          {with("state: {connection: 'postgres://h', lease_ttl: 11m}"), []refusal{{"8:48", messages.CodeDocValue, "state.lease_ttl", "from 1s to 10m"}}},
+		"no lease":              {with("state: {connection: 'postgres://h', lease_ttl: 0s}"), []refusal{{"8:48", messages.CodeDocValue, "state.lease_ttl", "from 1s to 10m"}}},
+		"a lease of bbolt":      {with("state: {lease_ttl: 20s}"), []refusal{{"8:20", messages.CodeDocConflict, "state.lease_ttl", "has no leases"}}},
 		"another database":      {with("state: {connection: 'mysql://h'}"), []refusal{{"8:21", messages.CodeDocValue, "state.connection", "use bbolt or postgres"}}},
 		"files without a path": {strings.Replace(minimal, "use: table", "use: file", 1), []refusal{
 			{"6:7", messages.CodeDocMissing, "source.streams[0].path", "neither has the source's config"},

@@ -29,6 +29,8 @@ type State struct {
 	Backend Backend `yaml:"backend" jsonschema:"enum=bbolt,enum=postgres" jsonschema_description:"Kind of state store; default bbolt, or postgres when connection is a postgres URL."`
 	// Connection is a path or a URL with a password in it, so it is never printed.
 	Connection connectors.Secret `yaml:"connection" jsonschema_description:"Path of the bbolt file, or a postgres URL."`
+	// LeaseTTL is how long a node that is cut off keeps others waiting.
+	LeaseTTL time.Duration `yaml:"lease_ttl" jsonschema:"default=15s" jsonschema_description:"How long an owner of the pipeline that has gone silent keeps it, from 1s to 10m; postgres only."`
 }
 
 // Path returns the file of a bbolt store, "" for another backend.
@@ -144,9 +146,20 @@ func (doc *Document) settle(r *report) {
 	doc.State.settle(r)
 }
 
+// Bounds of a lease.
+const (
+	leaseMin = time.Second
+	leaseMax = 10 * time.Minute
+)
+
 // settle finds out which store a connection means.
 func (s *State) settle(r *report) {
-	const backend, connection = "state.backend", "state.connection"
+	const backend, connection, lease = "state.backend", "state.connection", "state.lease_ttl"
+	if r.has(lease) && r.sound(lease) && (s.LeaseTTL < leaseMin || s.LeaseTTL > leaseMax) {
+		r.add(problem{
+			code: messages.CodeDocValue, path: lease, what: "found " + cmp.Or(r.shown[lease], s.LeaseTTL.String()) + ", expected a duration from 1s to 10m",
+		})
+	}
 	if !r.sound(connection) || !r.sound(backend) {
 		return
 	}
@@ -167,6 +180,12 @@ func (s *State) settle(r *report) {
 			code: messages.CodeDocConflict, path: connection, what: "the postgres backend needs a connection of the form postgres://user@host/database",
 		})
 		return
+	}
+	if s.Backend == BackendBolt && r.has(lease) && r.sound(lease) {
+		r.add(problem{
+			code: messages.CodeDocConflict, path: lease, what: "a bbolt store is held for as long as its process lives and has no leases",
+			next: "remove it, or use a postgres store",
+		})
 	}
 	if s.Backend == BackendBolt && strings.Contains(s.Connection.Reveal(), "://") {
 		r.add(problem{

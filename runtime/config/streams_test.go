@@ -117,7 +117,7 @@ func TestUnavailableIsPositioned(t *testing.T) {
 		"use: table", "use: ./my.wasm", "use: blackhole, write_mode: append",
 		"use: file, config: {path: x}, write_mode: upsert, on_data_error: dlq, metadata_columns: true, schema_evolution: {type_change: coerce, nullability_change: fail}",
 	).Replace(streams("{name: a, sync_mode: cdc}", "{name: b, sync_mode: incremental, cursor_field: t}", "{name: c, write_mode: upsert, filter: x}")) +
-		"transforms: [{use: validate, config: {rules: [{assert_unique: a}]}}, {use: acme/mask@1}]\nstate: {connection: 'postgres://h'}\n"
+		"transforms: [{use: validate, config: {rules: [{assert_unique: a}]}}, {use: acme/mask@1}]\n"
 	doc := good(t, text, nil)
 	var got []string
 	line := 0
@@ -132,7 +132,7 @@ func TestUnavailableIsPositioned(t *testing.T) {
 		"source.use", "source.streams[0].sync_mode", "source.streams[1].sync_mode", "source.streams[2].write_mode",
 		"destination.write_mode", "destination.on_data_error", "destination.metadata_columns",
 		"destination.schema_evolution.type_change", "destination.schema_evolution.nullability_change",
-		"transforms[0].use", "transforms[1].use", "state.connection",
+		"transforms[0].use", "transforms[1].use",
 	}, got)
 }
 

@@ -124,7 +124,7 @@ func TestProblemsAreBounded(t *testing.T) {
 func TestProblemsAreAnErrorOfFailures(t *testing.T) {
 	_, err := config.Parse("p.yaml", []byte(with("extra: 1", "state: x")), catalogue(), env(nil))
 	require.EqualError(t, err, "p.yaml:8:1: RB-2002 extra: unknown key \"extra\", expected version, pipeline, source, transforms, destination, state or resources\n"+
-		"p.yaml:9:8: RB-2003 state: found \"x\", expected a mapping with the keys backend or connection")
+		"p.yaml:9:8: RB-2003 state: found \"x\", expected a mapping with the keys backend, connection or lease_ttl")
 	f, ok := errors.AsType[messages.Failure](err)
 	require.True(t, ok)
 	require.Equal(t, messages.CodeDocKey, f.Code)

@@ -28,13 +28,6 @@ func (doc *Document) Unavailable() []messages.Failure {
 		stage(t.Stage, RoleTransform, itemOf("transforms", i))
 	}
 	stage(doc.Destination.Stage, RoleDestination, "destination")
-	if doc.State.Backend == BackendPostgres {
-		path := "state.backend"
-		if !doc.report.has(path) {
-			path = "state.connection"
-		}
-		add(path, "the postgres state store", "use bbolt")
-	}
 	for _, s := range doc.Source.Streams {
 		doc.unavailableStream(s, add)
 	}

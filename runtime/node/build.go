@@ -16,6 +16,7 @@ import (
 	"rapidbyte.io/node/runtime/plugin"
 	"rapidbyte.io/node/statestore"
 	"rapidbyte.io/node/statestore/bbolt"
+	"rapidbyte.io/node/statestore/postgres"
 )
 
 // BuildOptions narrow or change what the document says, for one invocation.
@@ -143,9 +144,48 @@ func place(doc *config.Document, field string, err error) error {
 // OpenStore opens the document's state store. rebuild is the operator's word that a
 // lost or damaged one may be begun anew. Its error is a messages.Failure.
 func OpenStore(ctx context.Context, doc *config.Document, rebuild bool) (statestore.Store, error) {
-	s, err := bbolt.Open(ctx, bbolt.Config{Path: doc.State.Path(), Rebuild: rebuild})
+	s, err := openStore(ctx, doc.State, rebuild)
 	if err != nil {
 		return nil, checkpoint.StoreFailure(doc.Pipeline, err)
 	}
 	return s, nil
+}
+
+func openStore(ctx context.Context, st config.State, rebuild bool) (statestore.Store, error) {
+	if st.Backend == config.BackendPostgres {
+		return postgres.Open(ctx, postgres.Config{URL: st.Connection.Reveal(), TTL: st.LeaseTTL, Rebuild: rebuild})
+	}
+	return bbolt.Open(ctx, bbolt.Config{Path: st.Path(), Rebuild: rebuild})
+}
+
+// StorePath says where the document's state store is, without secrets.
+func StorePath(doc *config.Document) string {
+	if doc.State.Backend == config.BackendPostgres {
+		return postgres.Path(doc.State.Connection.Reveal())
+	}
+	return doc.State.Path()
+}
+
+// Own takes the lease of a pipeline, where a store that is shared has leases: a run may be
+// under way elsewhere. The context ends with the lease. Closing the store gives it
+// back. Its error is a messages.Failure.
+func Own(ctx context.Context, store statestore.Store, p messages.PipelineID) (context.Context, context.CancelFunc, error) {
+	leaser, ok := store.(statestore.Leaser)
+	if !ok {
+		return ctx, func() {}, nil
+	}
+	epoch, err := store.Acquire(ctx, p, statestore.Claim{})
+	if err != nil {
+		return nil, nil, checkpoint.StoreFailure(p, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := make(chan struct{})
+	go func() {
+		select {
+		case <-leaser.Lost(p, epoch):
+			cancel(checkpoint.StoreFailure(p, leaser.Hold(p, epoch)))
+		case <-stop:
+		}
+	}()
+	return ctx, func() { close(stop); cancel(nil) }, nil
 }

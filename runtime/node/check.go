@@ -11,6 +11,8 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/config"
+	"rapidbyte.io/node/statestore"
+	"rapidbyte.io/node/statestore/postgres"
 )
 
 // Report is what Check found. The run would fail if it has an error.
@@ -51,7 +53,7 @@ func (r Report) Failed() (connectors.Finding, bool) {
 // fit, state store. It changes nothing, so it plans as if nothing had been loaded yet.
 func Check(ctx context.Context, spec run.Spec, doc *config.Document) Report {
 	var r Report
-	r.state(doc)
+	r.state(ctx, doc)
 	found, err := spec.Source.Check(ctx, spec.Specs())
 	r.Findings = append(r.Findings, found...)
 	if err != nil {
@@ -153,28 +155,33 @@ func (r *Report) warnCopies(spec run.Spec) {
 }
 
 // state looks whether the state store could be opened, without opening it.
-func (r *Report) state(doc *config.Document) {
-	path := doc.State.Path()
-	if path == "" {
+func (r *Report) state(ctx context.Context, doc *config.Document) {
+	var err error
+	if doc.State.Backend == config.BackendPostgres {
+		err = postgres.Probe(ctx, doc.State.Connection.Reveal())
+	} else if err = probeFolder(filepath.Dir(doc.State.Path())); err != nil {
+		err = fmt.Errorf("the state store cannot be created: %w", err)
+	}
+	if err == nil {
 		return
 	}
-	dir := filepath.Dir(path)
+	code := statestore.CodeOf(err)
+	info, _ := code.Info()
+	r.Findings = append(r.Findings, connectors.Finding{
+		Severity: connectors.SeverityError, Code: code, Where: doc.Place("state.connection"), Message: err.Error(), Remedy: info.Next,
+	})
+}
+
+// probeFolder looks whether a folder is there or could be made.
+func probeFolder(dir string) error {
 	for {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() {
-			err = fmt.Errorf("%s is not a folder", dir)
-		}
-		if err == nil {
-			return
+			return fmt.Errorf("%s is not a folder", dir)
 		}
 		parent := filepath.Dir(dir)
-		if !os.IsNotExist(err) || parent == dir {
-			info, _ := messages.CodeState.Info()
-			r.Findings = append(r.Findings, connectors.Finding{
-				Severity: connectors.SeverityError, Code: messages.CodeState, Where: doc.Place("state.connection"),
-				Message: "the state store cannot be created: " + err.Error(), Remedy: info.Next,
-			})
-			return
+		if err == nil || !os.IsNotExist(err) || parent == dir {
+			return err
 		}
 		dir = parent
 	}

@@ -44,9 +44,9 @@ func (t *target) explain(err error) error {
 	case e.Code == "53100":
 		return fmt.Errorf("%w: %w", statestore.ErrFull, err)
 	case e.Code == "42501":
-		return fmt.Errorf("%w; %s", err, t.grants(e))
+		return fmt.Errorf("%w; %s", err, t.grants(denied(e)))
 	case e.Code == "25006":
-		return fmt.Errorf("%w; the server is read-only: connect to the primary one", err)
+		return fmt.Errorf("%w; the server is "+readOnly, err)
 	case e.Code == "3D000":
 		return fmt.Errorf("%w; create it: CREATE DATABASE %s", err, pgx.Identifier{t.pool.ConnConfig.Database}.Sanitize())
 	case strings.HasPrefix(e.Code, "28"):
@@ -59,22 +59,27 @@ func (t *target) explain(err error) error {
 	return err
 }
 
+const readOnly = "read-only: connect to the primary one"
+
 var deniedFor = regexp.MustCompile(`^permission denied for (database|schema|table)`)
 
+// denied returns what a right is missing on; empty: it is about an owner.
+func denied(e *pgconn.PgError) string {
+	if m := deniedFor.FindStringSubmatch(e.Message); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // grants names the rights that are missing.
-func (t *target) grants(e *pgconn.PgError) string {
+func (t *target) grants(what string) string {
 	c := t.pool.ConnConfig
 	role, on := pgx.Identifier{c.User}.Sanitize(), pgx.Identifier{schema}.Sanitize()
-	database := fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s", pgx.Identifier{c.Database}.Sanitize(), role)
 	usage := fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", on, role)
 	tables := fmt.Sprintf("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO %s", on, role)
-	what := ""
-	if m := deniedFor.FindStringSubmatch(e.Message); m != nil {
-		what = m[1]
-	}
 	switch what {
 	case "database":
-		return "grant the right: " + database
+		return "grant the right: GRANT CREATE ON DATABASE " + pgx.Identifier{c.Database}.Sanitize() + " TO " + role
 	case "schema", "table":
 		return "grant the rights: " + usage + "; " + tables
 	}

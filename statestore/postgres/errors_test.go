@@ -55,7 +55,7 @@ func TestNoErrorShowsThePassword(t *testing.T) {
 	} {
 		for _, err := range []error{
 			func() error { _, err := postgres.Open(t.Context(), postgres.Config{URL: text}); return err }(),
-			postgres.Migrate(t.Context(), text, postgres.Version),
+			postgres.Migrate(t.Context(), text, postgres.Version), postgres.Probe(t.Context(), text),
 		} {
 			require.ErrorIs(t, err, statestore.ErrInvalid, text)
 			for _, secret := range []string{"s3cr3t", "canary"} {
@@ -99,11 +99,21 @@ func TestPGMissingRightsAreNamed(t *testing.T) {
 	}
 	_, err := postgres.Open(t.Context(), c)
 	refused(err, fmt.Sprintf(`GRANT CREATE ON DATABASE %q TO %q`, p.db, role))
+	probed := func(url, grant string) {
+		t.Helper()
+		err := postgres.Probe(t.Context(), url)
+		require.ErrorContains(t, err, grant)
+		require.ErrorContains(t, err, "look at the state store in 127.0.0.1:")
+		require.NotContains(t, err.Error(), "s3cr3t")
+	}
+	probed(c.URL, fmt.Sprintf(`GRANT CREATE ON DATABASE %q TO %q`, p.db, role))
 
 	p.exec(t, "CREATE SCHEMA _rapidbyte_state")
 	_, err = postgres.Open(t.Context(), c)
 	refused(err, fmt.Sprintf(`GRANT USAGE, CREATE ON SCHEMA "_rapidbyte_state" TO %q`, role))
 	p.exec(t, "GRANT USAGE, CREATE ON SCHEMA _rapidbyte_state TO "+role)
+	require.NoError(t, postgres.Probe(t.Context(), c.URL))
+	require.Equal(t, "0", p.one(t, "SELECT count(*) FROM pg_class WHERE relnamespace = '_rapidbyte_state'::regnamespace"), "it changes nothing")
 	owner := open(t, c)
 	acquire(t, owner, "a")
 	require.NoError(t, owner.Close())
@@ -116,11 +126,13 @@ func TestPGMissingRightsAreNamed(t *testing.T) {
 	_, err = postgres.Open(t.Context(), c)
 	refused(err, "GRANT USAGE, CREATE ON SCHEMA")
 	p.exec(t, "GRANT USAGE ON SCHEMA _rapidbyte_state TO "+other+"; GRANT SELECT ON ALL TABLES IN SCHEMA _rapidbyte_state TO "+other)
+	probed(c.URL, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES")
 	reader := open(t, c)
 	_, err = reader.Acquire(t.Context(), "a", statestore.Claim{})
 	refused(err, fmt.Sprintf(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "_rapidbyte_state" TO %q`, other))
 	require.ErrorContains(t, err, "acquire epoch of pipeline a in")
 	p.exec(t, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA _rapidbyte_state TO "+other)
+	require.NoError(t, postgres.Probe(t.Context(), c.URL))
 	require.EqualValues(t, 2, acquire(t, reader, "a"))
 	require.NoError(t, reader.Save(t.Context(), "a", 2, commitOf(messages.Version{Load: 1, Commit: 1}, 2)))
 }
@@ -153,6 +165,7 @@ func TestPGAReadOnlyServerIsRefusedByName(t *testing.T) {
 	server.Restart(t)
 	standby := open(t, p.config())
 	require.Len(t, load(t, standby, "a").Receipts, 10, "it can be read")
+	require.ErrorContains(t, postgres.Probe(t.Context(), p.URL(p.db)), "connect to the primary one")
 	err := standby.Save(t.Context(), "a", e, commit(9))
 	require.Equal(t, "25006", sqlState(t, err))
 	require.ErrorContains(t, err, "connect to the primary one")

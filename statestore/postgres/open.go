@@ -112,6 +112,63 @@ func (t *target) identity(ctx context.Context) (r storeRecord, err error) {
 	})
 }
 
+// Path returns what messages call the database at a URL: host:port/database.
+func Path(url string) string {
+	t, err := newTarget(url)
+	if err != nil {
+		return ""
+	}
+	return t.path
+}
+
+// Probe looks whether the store at a URL can be opened and used, and changes nothing.
+func Probe(ctx context.Context, url string) error {
+	t, err := newTarget(url)
+	if err == nil {
+		within, cancel := context.WithTimeout(ctx, callMax)
+		defer cancel()
+		err = t.explain(caused(ctx, t.probe(within)))
+	}
+	if err != nil {
+		return statestore.Wrap(statestore.Error{Op: "look at the state store", Path: pathOf(t), Err: err})
+	}
+	return nil
+}
+
+// rightsSQL says what is missing for a store that must be made, and for one that is there.
+const (
+	createSQL = `SELECT pg_is_in_recovery(), CASE WHEN to_regnamespace('_rapidbyte_state') IS NULL
+			THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege('_rapidbyte_state', 'USAGE') AND has_schema_privilege('_rapidbyte_state', 'CREATE') END`
+	useSQL = `SELECT pg_is_in_recovery(), bool_and(has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+			AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+		FROM pg_catalog.pg_class c WHERE c.relnamespace = '_rapidbyte_state'::regnamespace AND c.relkind = 'r'`
+)
+
+func (t *target) probe(ctx context.Context) error {
+	sql, what := useSQL, "table"
+	if _, err := t.identity(ctx); errors.Is(err, errOlder) {
+		sql, what = createSQL, "database"
+	} else if err != nil {
+		return err
+	}
+	conn, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has only read
+	var standby, allowed bool
+	if err := conn.QueryRow(ctx, sql).Scan(&standby, &allowed); err != nil {
+		return err
+	}
+	switch {
+	case standby:
+		return errors.New("the server is a standby and " + readOnly)
+	case !allowed:
+		return errors.New("the role lacks rights; " + t.grants(what))
+	}
+	return nil
+}
+
 // connect returns a connection of its own.
 func (t *target) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, t.pool.ConnConfig.Copy())
