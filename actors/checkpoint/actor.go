@@ -125,6 +125,8 @@ func (a *Actor) Receive(c actor.Context) {
 		a.jobs <- job{mark: true, conclude: true, update: statestore.Update{Run: &m.Run}}
 	case jobDone:
 		a.onJobDone(c, m)
+	case markAgain:
+		a.jobs <- m.job
 	case tick:
 		a.onTick(c)
 	case *actor.Stopping, *actor.Restarting:
@@ -141,6 +143,7 @@ type job struct {
 	id       uint64 // of a Save
 	mark     bool   // a record of a run
 	conclude bool   // of ConcludeRun
+	failed   int    // times, of a record
 	update   statestore.Update
 }
 
@@ -177,7 +180,9 @@ func (a *Actor) onJobDone(c actor.Context, d jobDone) {
 		a.answer(c)
 		return
 	case d.job.mark:
-		c.Send(a.owner, RunMarked{Conclude: d.job.conclude, Err: d.err})
+		if !a.remark(c, d) {
+			c.Send(a.owner, RunMarked{Conclude: d.job.conclude, Err: d.err})
+		}
 		return
 	case d.err == nil:
 		a.failed = 0
@@ -207,6 +212,22 @@ func (a *Actor) answer(c actor.Context) {
 		a.marked = false
 		c.Send(a.owner, RunMarked{})
 	}
+}
+
+// markAgain is a record that is to be written another time.
+type markAgain struct{ job job }
+
+// remark tries again to record that a run is complete: its rows are all there, and
+// who runs it the next time would get nothing.
+func (a *Actor) remark(c actor.Context, d jobDone) bool {
+	d.job.failed++
+	complete := d.job.conclude && d.job.update.Run.State == messages.RunCompleted
+	if d.err == nil || !complete || d.job.failed >= savesMax || !Retryable(d.err) {
+		return false
+	}
+	root, self := c.ActorSystem().Root, c.Self()
+	time.AfterFunc(retryAfter, func() { root.Send(self, markAgain{d.job}) })
+	return true
 }
 
 // Retryable reports whether the same call may succeed later.

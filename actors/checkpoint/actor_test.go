@@ -259,6 +259,8 @@ func TestConclusionIsAnswered(t *testing.T) {
 			return storetest.Fate{Err: errors.New("disk hiccup")}
 		}
 		r.send(checkpoint.ConcludeRun{Run: ended})
+		require.Empty(t, r.owner.Take(), "it is tried again")
+		time.Sleep(10 * time.Second)
 		got := actortest.Of[checkpoint.RunMarked](r.owner.Take())
 		require.Len(t, got, 1)
 		require.ErrorContains(t, got[0].Err, "disk hiccup")

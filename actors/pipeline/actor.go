@@ -56,6 +56,7 @@ type Actor struct {
 	streams  map[messages.StreamID]messages.StreamResult // over all goes
 	order    []messages.StreamID
 	started  time.Time
+	answered bool // the run actor has answered Conclude
 	reported bool
 	stopping bool                // at once: nothing new starts
 	bug      error               // of this actor: a panic
@@ -95,7 +96,7 @@ func (a *Actor) Receive(c actor.Context) {
 	case run.Ended:
 		a.onEnded(c, m)
 	case run.Concluded:
-		a.onConcluded(c)
+		a.onConcluded(c, m)
 	case startAgain:
 		a.onStartAgain(c)
 	case leaseLost:
@@ -283,6 +284,9 @@ func (a *Actor) reload(c actor.Context) { a.acquire(c, a.epoch) }
 // onRunFailed: the run actor itself panicked. Its children are stopped with it.
 func (a *Actor) onRunFailed(reason any) {
 	if a.state == stateConcluding {
+		if !a.answered {
+			a.unrecorded(flow.PanicError(reason))
+		}
 		a.then = a.release // how it went is known; the record stays open
 		return
 	}
@@ -305,10 +309,26 @@ func (a *Actor) conclude(c actor.Context, s messages.RunState, f *messages.Failu
 	c.Send(a.run, run.Conclude{Run: r})
 }
 
-func (a *Actor) onConcluded(c actor.Context) {
-	if a.state == stateConcluding && a.run != nil {
+func (a *Actor) onConcluded(c actor.Context, m run.Concluded) {
+	if a.state == stateConcluding && a.run != nil && !a.answered {
+		a.answered = true // a run actor that is stopping says that its checkpoint actor is gone
+		a.unrecorded(m.Err)
 		a.stopRun(c, a.release)
 	}
+}
+
+// unrecorded fails a complete run whose end is not in the state store: the next one goes
+// on with it and moves nothing, which must not look like a new one.
+func (a *Actor) unrecorded(err error) {
+	if err == nil || a.result.State != messages.RunCompleted {
+		return
+	}
+	f := checkpoint.StoreFailure(a.cfg.Spec.Pipeline, err)
+	if e, ok := errors.AsType[*connectors.Error](err); ok && e.Code == messages.CodePanic {
+		f = connectors.FailureOf(err, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageCheckpoint})
+	}
+	f.Why = "every row is there, but the end of the run could not be recorded: " + f.Why
+	a.result.State, a.result.Failure = messages.RunFailed, &f
 }
 
 // finish ends what has no run actor.

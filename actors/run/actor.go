@@ -414,7 +414,10 @@ func (a *Actor) onConclude(c actor.Context, m Conclude) {
 func (a *Actor) onBereft(c actor.Context) {
 	a.bereft = true
 	if a.concluding {
-		c.Send(c.Parent(), Concluded{Err: errors.New("the checkpoint actor is gone; the next start repairs the state")})
+		c.Send(c.Parent(), Concluded{Err: &connectors.Error{
+			Op: "record the end of the run", Kind: connectors.KindInternal, Commit: connectors.CommitUnknown, Code: messages.CodePanic,
+			Err: errors.New("the checkpoint actor has panicked; the next start repairs the state"),
+		}})
 	}
 }
 

@@ -338,12 +338,36 @@ func TestCrashBehindTheLastMarkCompletesOnce(t *testing.T) {
 			}
 			return storetest.Fate{}
 		}
-		require.Equal(t, messages.RunCompleted, w.run(t, nil).State)
-		w.store.SaveFn = nil
 		r := w.run(t, nil)
+		require.Equal(t, messages.RunFailed, r.State, "a success that nobody can look up is none")
+		require.Equal(t, messages.ExitState, r.Failure.Code.Exit())
+		require.Contains(t, r.Failure.Why, "the end of the run could not be recorded")
+		w.store.SaveFn = nil
+		r = w.run(t, nil)
 		require.Equal(t, messages.RunCompleted, r.State)
 		require.Empty(t, r.Streams, "C21: the run is over, nothing is read")
 		w.requireSame(t)
+	})
+}
+
+func TestTheEndOfARunIsRecordedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 500))
+		failed := 0
+		w.store.SaveFn = func(_ context.Context, _ messages.PipelineID, _ messages.Epoch, u statestore.Update) storetest.Fate {
+			if u.Run != nil && !u.Run.Ended.IsZero() && failed < 4 {
+				failed++
+				return storetest.Fate{Err: errors.New("disk hiccup")}
+			}
+			return storetest.Fate{}
+		}
+		r := w.run(t, nil)
+		require.Nil(t, r.Failure)
+		require.Equal(t, 4, failed)
+		runs, err := w.store.Runs(t.Context(), "p", 1)
+		require.NoError(t, err)
+		require.Equal(t, messages.RunCompleted, runs[0].State)
+		require.False(t, runs[0].Ended.IsZero())
 	})
 }
 

@@ -202,7 +202,7 @@ func TestPanicOfTheCheckpointActorIsReported(t *testing.T) {
 	})
 }
 
-// The same while the record is being closed: how the run went is known by then.
+// The same while the record is being closed: all rows are there, and nobody knows whether the record is.
 func TestPanicOfTheCheckpointActorWhileConcluding(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 200))
@@ -221,7 +221,8 @@ func TestPanicOfTheCheckpointActorWhileConcluding(t *testing.T) {
 				n.Tell(w.runPath()+"/checkpoint", unknown)
 			})
 		})
-		require.Equal(t, messages.RunCompleted, r.State)
+		require.Equal(t, messages.RunFailed, r.State)
+		require.Contains(t, r.Failure.Why, "could not be recorded")
 		w.requireSame(t)
 	})
 }
