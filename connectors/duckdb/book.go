@@ -192,13 +192,17 @@ func transaction(ctx context.Context, conn *duckarrow.Conn, do func() error) err
 	if _, err := conn.Exec(ctx, "BEGIN TRANSACTION"); err != nil {
 		return err
 	}
+	done := false
+	defer func() { // also of a panic: the connection is used again
+		if !done {
+			// The first cause is reported; a rollback of what DuckDB has already rolled back fails.
+			_, _ = conn.Exec(context.WithoutCancel(ctx), "ROLLBACK")
+		}
+	}()
 	err := do()
 	if err == nil {
 		_, err = conn.Exec(context.WithoutCancel(ctx), "COMMIT")
 	}
-	if err != nil {
-		// The first cause is reported; a rollback of what DuckDB has already rolled back fails.
-		_, _ = conn.Exec(context.WithoutCancel(ctx), "ROLLBACK")
-	}
+	done = err == nil
 	return err
 }

@@ -521,3 +521,20 @@ func TestConfigProblems(t *testing.T) {
 	requireError(t, SameFile(SourceConfig{Path: filepath.Join(dir, "link")}, DestinationConfig{Path: dir + "/./x.duckdb"}), connectors.KindConfig, messages.CodeDocConflict)
 	require.NoError(t, SameFile(SourceConfig{Path: real}, DestinationConfig{Path: real + "2"}))
 }
+
+func TestPanicInsideAChangeLeavesNoTransaction(t *testing.T) {
+	h := newHarness(t)
+	s, ok := h.s.(*Session)
+	require.True(t, ok)
+	require.Panics(t, func() {
+		_ = s.changing(t.Context(), "change", func() error {
+			_, err := s.conn.Exec(t.Context(), "CREATE TABLE half (id INT)")
+			require.NoError(t, err)
+			panic("in the middle")
+		})
+	})
+	require.NoError(t, s.changing(t.Context(), "change", func() error {
+		_, err := s.conn.Exec(t.Context(), "CREATE TABLE half (id INT)")
+		return err
+	}))
+}
