@@ -127,11 +127,11 @@ func (d *dialer) plain(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := d.limited(ctx)
 	defer cancel()
 	version := conn.PgConn().ParameterStatus("server_version")
-	err = d.tend(conn, func() error {
-		_, err := conn.PgConn().Exec(ctx, d.session(version, false)).ReadAll()
-		return err
-	})
-	if err != nil {
+	results, err := conn.PgConn().Exec(ctx, d.session(version, false)+whoSQL).ReadAll()
+	if err == nil {
+		lineOf(conn).who, err = newBackend(results[len(results)-1].Rows[0])
+	}
+	if err = lineOf(conn).why(err); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the session: %w", err), conn.Close(ctx))
 	}
 	return conn, nil
@@ -149,7 +149,13 @@ func (d *dialer) data(ctx context.Context) (*wire.Conn, error) {
 	}
 	ctx, cancel := d.limited(ctx)
 	defer cancel()
-	if _, err := conn.Exec(ctx, d.session(conn.Parameter("server_version"), true)); err != nil {
+	results, err := conn.Exec(ctx, d.session(conn.Parameter("server_version"), true)+whoSQL)
+	if err == nil {
+		var who wire.Backend
+		who, err = newBackend(results[len(results)-1].Rows[0])
+		conn.Introduce(who)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the session: %w", err), conn.Close())
 	}
 	return conn, nil
@@ -268,7 +274,7 @@ func (d *dialer) session(serverVersion string, data bool) string {
 		"client_encoding": "UTF8", "lc_monetary": "C", "standard_conforming_strings": "on", "synchronous_commit": "on",
 		"xmloption": "content", "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off",
 		"statement_timeout": milliseconds(d.statementTimeout), "lock_timeout": milliseconds(d.lockTimeout),
-		"idle_in_transaction_session_timeout": "0", "tcp_keepalives_idle": "30",
+		"idle_in_transaction_session_timeout": "0", "tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 	}
 	if mutant.On(mutant.CommitNotDurable) {
 		delete(settings, "synchronous_commit")

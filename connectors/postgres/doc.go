@@ -58,4 +58,9 @@
 // row that the target refuses is found by halving under savepoints and set aside or named,
 // as the document says. A lock that is not had within lock_timeout is reported with the
 // session that holds it.
+//
+// A server that has said nothing for a while, although a call waits for it, is asked over
+// another connection what the session does (vigil.go). One that works or waits for a lock
+// may take its time. If it waits for us, has ended or is out of reach, the connection is
+// half open: it is given up within 30 s, and its session ended so that no lock stays.
 package postgres

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,6 +21,8 @@ import (
 // closed.
 type line struct {
 	net.Conn
+	who   wire.Backend // set by the login
+	moved atomic.Int64 // reads and writes that were done
 
 	mu    sync.Mutex
 	first error
@@ -37,6 +40,7 @@ func (d *dialer) dialLine(ctx context.Context, network, address string) (net.Con
 // Read implements net.Conn.
 func (l *line) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
+	l.moved.Add(1)
 	l.note("read", err)
 	return n, err
 }
@@ -44,6 +48,7 @@ func (l *line) Read(b []byte) (int, error) {
 // Write implements net.Conn.
 func (l *line) Write(b []byte) (int, error) {
 	n, err := l.Conn.Write(b)
+	l.moved.Add(1)
 	l.note("write", err)
 	return n, err
 }
@@ -67,27 +72,41 @@ func (l *line) lost() error {
 	return l.first
 }
 
-// lineOf returns the line of a control connection; nil if it has none.
+// why says why the connection behind err was lost, where pgx knows only that it is closed.
+func (l *line) why(err error) error {
+	if lost := l.lost(); lost != nil && errors.Is(err, pgconn.ErrConnClosed) {
+		return because(err, lost)
+	}
+	return err
+}
+
+// because puts the first cause in the place of err.
+func because(err, first error) error {
+	if e, ok := errors.AsType[*connectors.Error](err); ok { // it is placed already
+		out := *e
+		out.Err = first
+		return &out
+	}
+	return first
+}
+
+// lineOf returns the line of a control connection.
 func lineOf(conn *pgx.Conn) *line {
 	raw := conn.PgConn().Conn()
 	if t, ok := raw.(*tls.Conn); ok {
 		raw = t.NetConn()
 	}
-	l, _ := raw.(*line)
+	l, ok := raw.(*line)
+	if !ok { // it was not made by dialLine: nothing is known of it
+		return &line{Conn: raw}
+	}
 	return l
 }
 
-// tend runs do with a control connection. Where pgx knows only that the connection is
-// closed, the error says why.
+// tend runs do with a control connection, and watches it. An error says why the connection
+// was lost.
 func (d *dialer) tend(conn *pgx.Conn, do func() error) error {
-	err := do()
-	if l := lineOf(conn); l != nil && errors.Is(err, pgconn.ErrConnClosed) && l.lost() != nil {
-		if e, ok := errors.AsType[*connectors.Error](err); ok { // it is placed already
-			out := *e
-			out.Err = l.lost()
-			return &out
-		}
-		return l.lost()
-	}
-	return err
+	l := lineOf(conn)
+	v := d.attend(l.who, l.moved.Load, func(error) { _ = l.Close() })
+	return l.why(v.stop(do()))
 }

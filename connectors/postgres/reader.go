@@ -113,7 +113,8 @@ func (r *Reader) Read(ctx context.Context, out connectors.Emitter) error {
 	}
 	defer r.giveBack()
 	p := &pass{reader: r, out: out, cancel: cancel}
-	err := p.run(ctx)
+	vigil := r.source.dial.attend(r.conn.Backend(), p.moved, r.conn.Kill)
+	err := vigil.stop(p.run(ctx))
 	received := p.stop()
 	switch {
 	case p.emitted != nil && errors.Is(p.emitted, connectors.ErrDraining):

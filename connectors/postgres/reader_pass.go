@@ -331,16 +331,32 @@ func (p *pass) copyAll(ctx context.Context, q query.Stream, take func(context.Co
 	return nil
 }
 
+// moved is another number when the server has sent something; negative: it need not.
+func (p *pass) moved() int64 {
+	if p.alive.Load() < 0 {
+		return -1
+	}
+	return p.reader.conn.Moved()
+}
+
+// idly runs do, which waits for somebody else than the server.
+func (p *pass) idly(do func() error) error {
+	n := p.alive.Swap(-1)
+	if n < 0 { // so does who calls us
+		return do()
+	}
+	err := do()
+	p.alive.Store(n + 1)
+	return err
+}
+
 // give hands the pending rows to take. The wait for credit is not the server's.
 func (p *pass) give(ctx context.Context, take func(context.Context, arrow.RecordBatch) error) error {
 	rec := p.decoder.Take()
 	if rec == nil {
 		return nil
 	}
-	n := p.alive.Swap(-1)
-	err := take(ctx, rec)
-	p.alive.Store(n + 1)
-	return err
+	return p.idly(func() error { return take(ctx, rec) })
 }
 
 // limits are those of the request and of the configuration.
@@ -364,7 +380,9 @@ func (p *pass) emit(ctx context.Context, rec arrow.RecordBatch) error {
 		rec.Release()
 		rec = visible
 	}
-	p.emitted = p.out.Emit(ctx, messages.Batch{Stream: r.stream, Version: 1, Rows: messages.ArrowRows{Record: rec}})
+	p.emitted = p.idly(func() error {
+		return p.out.Emit(ctx, messages.Batch{Stream: r.stream, Version: 1, Rows: messages.ArrowRows{Record: rec}})
+	})
 	p.rows += n
 	return p.emitted
 }
@@ -375,6 +393,6 @@ func (p *pass) barrier(ctx context.Context, kind messages.BarrierKind, at messag
 			return err
 		}
 	}
-	p.emitted = p.out.Barrier(ctx, kind, messages.Position{At: at})
+	p.emitted = p.idly(func() error { return p.out.Barrier(ctx, kind, messages.Position{At: at}) })
 	return p.emitted
 }

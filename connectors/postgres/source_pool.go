@@ -137,13 +137,14 @@ func (s *Source) connect(ctx context.Context, token string, p *pool) (*wire.Conn
 	if c.Parameter("server_encoding") == "SQL_ASCII" { // it checks nothing; the decoder names row and column
 		begin = "SET client_encoding = 'SQL_ASCII'; " + begin
 	}
+	vigil := s.dial.attendData(c)
 	if _, err = c.Exec(ctx, begin); err == nil {
 		_, err = c.Exec(ctx, "SET TRANSACTION SNAPSHOT "+query.Literal(snapshot))
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "22023" || pg.Code == "42704" || pg.Code == "55000") {
 			err = sourceError("join the snapshot", connectors.KindScanLost, messages.CodeSource, err)
 		}
 	}
-	if err != nil {
+	if err = vigil.stop(err); err != nil {
 		_ = c.Close() // it was never used
 		return nil, err
 	}

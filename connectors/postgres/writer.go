@@ -87,7 +87,9 @@ func (w *Writer) open(ctx context.Context) error {
 	for _, k := range w.sinks {
 		if sql := k.createTemp(); sql != "" {
 			w.temp = true
-			if _, err := conn.Exec(ctx, sql); err != nil {
+			vigil := w.session.dial.attendData(conn)
+			_, err := conn.Exec(ctx, sql)
+			if err = vigil.stop(err); err != nil {
 				w.end(nil)
 				return err
 			}
@@ -184,7 +186,8 @@ func (w *Writer) guard(ctx context.Context, op string, do func() error) error {
 		return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the writer has failed before: %w", w.hole))
 	}
 	watch := w.session.watch(w.conn.PID())
-	err := do()
+	vigil := w.session.dial.attendData(w.conn)
+	err := vigil.stop(do())
 	held := watch.stop()
 	if stateOf(err) == lockNotAvailable {
 		err = blockedError(ctx, op, held, err)

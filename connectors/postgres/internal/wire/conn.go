@@ -31,6 +31,8 @@ type Conn struct {
 	in      *frames                     // owned by the call, or by the goroutine of a copy in
 	out     []byte                      // scratch of the call
 
+	backend Backend        // set once, before the connection is shared
+	moved   atomic.Int64   // reads and writes that were done
 	status  atomic.Uint32  // of the last ReadyForQuery
 	inUse   atomic.Bool    // by a call or a copy in
 	waiting sync.WaitGroup // goroutines of this connection
@@ -69,7 +71,8 @@ func Connect(ctx context.Context, cfg *pgconn.Config) (*Conn, error) {
 }
 
 func newConn(raw net.Conn) *Conn {
-	c := &Conn{raw: raw, in: newFrames(raw), parameters: make(map[string]string)}
+	c := &Conn{raw: raw, parameters: make(map[string]string)}
+	c.in = newFrames(meter{raw, &c.moved})
 	c.status.Store('I')
 	return c
 }
@@ -116,6 +119,38 @@ func (c *Conn) TxStatus() byte { return byte(c.status.Load()) }
 
 // PID is the process of the server that serves us.
 func (c *Conn) PID() uint32 { return c.pid }
+
+// Backend is a session as its server knows it. PID may be another than that of the login:
+// a pooler stands between then.
+type Backend struct {
+	PID           int32
+	Began, Server string // when the session and its server were started
+}
+
+// Introduce says who serves the connection. It comes before any other call.
+func (c *Conn) Introduce(b Backend) { c.backend = b }
+
+// Backend returns who was introduced.
+func (c *Conn) Backend() Backend { return c.backend }
+
+// Moved is another number when bytes have come or gone.
+func (c *Conn) Moved() int64 { return c.moved.Load() }
+
+// Kill ends the connection at once: a call that is under way fails.
+func (c *Conn) Kill(cause error) { _ = c.fail(cause) }
+
+// meter counts reads.
+type meter struct {
+	net.Conn
+	moved *atomic.Int64
+}
+
+// Read implements io.Reader.
+func (m meter) Read(b []byte) (int, error) {
+	n, err := m.Conn.Read(b)
+	m.moved.Add(1)
+	return n, err
+}
 
 // Parameter is what the server has reported of itself, such as server_version.
 func (c *Conn) Parameter(name string) string {
@@ -329,7 +364,9 @@ func (c *Conn) refused(body []byte) (e *pgconn.PgError, ended bool, err error) {
 // write sends b. When that fails, what the server has said before is the error.
 func (c *Conn) write(b ...[]byte) error {
 	buffers := net.Buffers(b)
-	if _, err := buffers.WriteTo(c.raw); err != nil {
+	_, err := buffers.WriteTo(c.raw)
+	c.moved.Add(1)
+	if err != nil {
 		return c.lastWords(&LostError{Op: "write", Err: err})
 	}
 	return nil

@@ -16,6 +16,10 @@ import (
 // header of the message.
 const Headroom = headerSize
 
+// pieceMax is how much is written at a time: on a slow way a write takes long, and who
+// watches must see that it goes on.
+const pieceMax = 256 << 10
+
 // CopyIn is a COPY .. FROM STDIN that is under way. It belongs to one goroutine. It
 // ends with Done, with Abort, or with an error of Send.
 type CopyIn struct {
@@ -190,8 +194,13 @@ func (in *CopyIn) wait() error {
 }
 
 // write sends a message; when that fails, what the server said counts more.
-func (in *CopyIn) write(b []byte) error {
-	_, err := in.c.raw.Write(b)
+func (in *CopyIn) write(b []byte) (err error) {
+	for len(b) > 0 && err == nil {
+		piece := b[:min(len(b), pieceMax)]
+		_, err = in.c.raw.Write(piece)
+		in.c.moved.Add(1)
+		b = b[len(piece):]
+	}
 	if err == nil {
 		return nil
 	}
