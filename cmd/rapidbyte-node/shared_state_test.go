@@ -50,6 +50,10 @@ func TestPGStateInTheDatabaseOfTheDestination(t *testing.T) {
 	w.server.Exec(t, "dw", "UPDATE _rapidbyte_state.receipt SET value = replace(value, '\"commit\":', '\"commit\":1')")
 	r = w.run(t, messages.ExitState, "run", "again.yaml")
 	require.Contains(t, r.stderr, string(messages.CodeStateDamaged))
+	w.run(t, 0, "state", "rebuild", "again.yaml")
+	require.Equal(t, "2", w.one(t, "dw", "SELECT count(*) FROM _rapidbyte_state.receipt"))
+	require.Contains(t, w.run(t, 0, "state", "show", "again.yaml").stdout, "customers")
+	w.server.Exec(t, "dw", "UPDATE _rapidbyte_state.receipt SET value = replace(value, '\"commit\":', '\"commit\":1')")
 	w.run(t, 0, "run", "again.yaml", "--rebuild-state")
 	require.Equal(t, "300", w.one(t, "dw", "SELECT count(*) FROM again.orders"))
 

@@ -68,6 +68,8 @@ func TestPGDamageIsNoticedAndRebuilt(t *testing.T) {
 			again := open(t, c)
 			require.Empty(t, again.Aside(), "the store itself is sound")
 			require.Equal(t, s.Identity(), again.Identity(), "destinations know it by that")
+			require.Zero(t, load(t, again, "a"), "what Acquire will make of it")
+			require.Equal(t, "0", p.one(t, "SELECT count(*) FROM "+in+"aside"), "to look at it changes nothing")
 			next, err := again.Acquire(t.Context(), "a", statestore.Claim{Floor: 40})
 			require.NoError(t, err)
 			require.EqualValues(t, 41, next)

@@ -177,13 +177,17 @@ func (d decoded) state() statestore.State {
 	return st
 }
 
-// Load implements statestore.Store.
+// Load implements statestore.Store. With Config.Rebuild a pipeline that is damaged reads
+// as empty: that is what Acquire makes of it.
 func (s *Store) Load(ctx context.Context, p messages.PipelineID) (statestore.State, error) {
 	var i image
 	err := s.read(ctx, func(b *pgx.Batch) { i.queue(b, p) })
 	var d decoded
 	if err == nil {
 		d, err = i.open(p)
+		if errors.Is(err, statestore.ErrDamaged) && s.config.Rebuild {
+			return statestore.State{}, nil
+		}
 	}
 	if err != nil {
 		return statestore.State{}, s.fail("load state", p, err)
