@@ -26,9 +26,10 @@ type campaign struct {
 	dir      string
 	to       destination
 	oracles  map[string]*oracle
-	ends     *ends     // of a campaign between databases; nil otherwise
-	versions *versions // of its targets
-	stop     func()    // ends the readers of a replace there; nil: there are none
+	ends     *ends                                 // of a campaign between databases; nil otherwise
+	versions *versions                             // of its targets
+	store    func(context.Context) (stored, error) // reads the state store; nil: it is a file
+	stop     func()                                // ends the readers of a replace there; nil: there are none
 
 	generation int
 	seed       uint64 // of the generator
@@ -341,6 +342,9 @@ func (c *campaign) inspect(plan kill) bool {
 }
 
 func (c *campaign) state() (stored, error) {
+	if c.store != nil {
+		return c.store(c.t.Context())
+	}
 	return readState(c.t.Context(), filepath.Join(c.dir, "state", "state.db"))
 }
 

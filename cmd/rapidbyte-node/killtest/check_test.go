@@ -77,15 +77,14 @@ func (o *oracle) during(got []row, load uint64, applied int64) error {
 		return errors.Join(errs...)
 	case connectors.ModeReplace:
 		there := tallied(got)
-		toNew := compare(o.after, there).same()
-		if toNew == nil {
+		if maps.Equal(o.after, there) {
 			o.swapped = true
 			return nil
 		}
-		toOld := compare(o.before, there).same()
-		if toOld == nil && !o.swapped {
+		if maps.Equal(o.before, there) && !o.swapped {
 			return nil
 		}
+		toNew, toOld := compare(o.after, there).same(), compare(o.before, there).same()
 		return fmt.Errorf("%d rows are neither version (the new one was seen before: %t); new: %w; old: %w", len(got), o.swapped, toNew, toOld)
 	case connectors.ModeUpsert:
 		return o.duringUpsert(got)

@@ -15,7 +15,8 @@
 // clock while the process starts.
 //
 // Campaigns between two databases of one PostgreSQL server, which the tests start,
-// are held for each write mode, full refreshes and incremental ones.
+// are held for each write mode, full refreshes and incremental ones, with the state in a
+// file and in a schema beside the targets.
 // Now and then a killed run is followed by the next at once, beside sessions with locks
 // that stand for those of the killed run whose connections are cut on their way.
 //

@@ -426,6 +426,11 @@ func readState(ctx context.Context, path string) (out stored, err error) {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	return readStore(ctx, s)
+}
+
+func readStore(ctx context.Context, s statestore.Store) (out stored, err error) {
+	out.there = true
 	if out.state, err = s.Load(ctx, pipeline); err != nil {
 		return out, err
 	}

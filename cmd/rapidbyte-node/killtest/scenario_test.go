@@ -44,6 +44,7 @@ type scenario struct {
 	// server: rows come from tables of one database and go into another.
 	server bool
 	swap   string // how a replace becomes visible there
+	shared bool   // the state store is a schema beside the targets; otherwise a file
 }
 
 var scenarios = []scenario{
@@ -110,7 +111,12 @@ var scenarios = []scenario{
 }
 
 // stateStore is the kind of its state store.
-func (s scenario) stateStore() string { return "bbolt" }
+func (s scenario) stateStore() string {
+	if s.shared {
+		return "postgres"
+	}
+	return "bbolt"
+}
 
 // again reports whether a complete run may be run again without loading twice.
 func (s scenario) again() bool {

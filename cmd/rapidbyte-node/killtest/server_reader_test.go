@@ -11,6 +11,7 @@ import (
 
 	"rapidbyte.io/node/cmd/rapidbyte-node/internal/rowcheck"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/statestore/postgres"
 )
 
 // serverDestination is a database.
@@ -109,4 +110,32 @@ func (d serverDestination) tidy(ctx context.Context) error {
 		return fmt.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
 	return d.ends.alone(ctx)
+}
+
+// sharedStore is a state store beside the targets. It is opened once it is there: to open
+// one that is not would make it.
+type sharedStore struct {
+	ends *ends
+	open *postgres.Store
+}
+
+func (s *sharedStore) read(ctx context.Context) (out stored, err error) {
+	if s.open == nil {
+		var there bool
+		err := s.ends.target.QueryRow(ctx, "SELECT to_regclass('_rapidbyte_state.store') IS NOT NULL").Scan(&there)
+		if err != nil || !there {
+			return out, err
+		}
+		if s.open, err = postgres.Open(ctx, postgres.Config{URL: s.ends.server.URL(s.ends.to)}); err != nil {
+			return out, err
+		}
+	}
+	return readStore(ctx, s.open)
+}
+
+func (s *sharedStore) close() error {
+	if s.open == nil {
+		return nil
+	}
+	return s.open.Close()
 }

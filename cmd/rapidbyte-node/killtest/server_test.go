@@ -58,6 +58,15 @@ var serverScenarios = []scenario{
 	}},
 }
 
+// betweenServers returns the n-th of the scenarios. They take turns, with either state
+// store.
+func betweenServers(n uint64) scenario {
+	kinds := uint64(len(serverScenarios))
+	s := serverScenarios[n%kinds]
+	s.shared = n/kinds%2 > 0
+	return s
+}
+
 func (s scenario) mode() connectors.WriteMode { return s.streams[0].mode }
 
 // A campaign has more kills than those of the others, because databases cost time, and
@@ -82,8 +91,8 @@ func TestPGKilledRunsMoveEveryRowExactlyOnce(t *testing.T) {
 	t.Run("campaigns", func(t *testing.T) {
 		for i := range campaigns {
 			seed := uint64(first + i)
-			s := serverScenarios[seed%uint64(len(serverScenarios))]
-			t.Run(fmt.Sprintf("seed %d %s", seed, s.name), func(t *testing.T) {
+			s := betweenServers(seed)
+			t.Run(fmt.Sprintf("seed %d %s, state in %s", seed, s.name, s.stateStore()), func(t *testing.T) {
 				t.Parallel()
 				c := newServerCampaign(t, seed, s, server)
 				c.run(killsPerServerCampaign)
@@ -125,6 +134,11 @@ func newServerCampaignIn(t *testing.T, s scenario, seed uint64, binary, dir stri
 	}
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "log"), 0o755))
 	c.to = serverDestination{c.ends, s}
+	if s.shared {
+		shared := &sharedStore{ends: c.ends}
+		c.store = shared.read
+		t.Cleanup(func() { require.NoError(t, shared.close()) })
+	}
 	for _, st := range s.streams {
 		c.oracles[st.name] = &oracle{mode: st.mode}
 		require.NoError(t, c.ends.create(t.Context(), st))
@@ -275,7 +289,11 @@ func (e *ends) document(s scenario) string {
 	if !slices.ContainsFunc(s.streams, func(st stream) bool { return st.mode != upserts }) {
 		b.WriteString("  primary_key: [id]\n") // a transform does not hand on that of the source
 	}
-	b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
+	if s.shared {
+		fmt.Fprintf(&b, "state: {backend: postgres, connection: %q}\n", e.server.URL(e.to))
+	} else {
+		b.WriteString("state: {backend: bbolt, connection: state/state.db}\n")
+	}
 	return b.String() + "resources: {checkpoint_interval_rows: 50, max_batch_bytes: 32kb, parallelism: 2}\n"
 }
 

@@ -247,8 +247,7 @@ func mixed(seed uint64) scenario {
 	if n := seed / 3; seed%3 == 2 {
 		return scenarios[n%uint64(len(scenarios))]
 	}
-	n := seed/3*2 + seed%3
-	return serverScenarios[n%uint64(len(serverScenarios))]
+	return betweenServers(seed/3*2 + seed%3)
 }
 
 // TestPGKillSlice is the program behind task crash:random if RB_SLICE names the results
