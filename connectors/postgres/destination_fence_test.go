@@ -92,7 +92,7 @@ func TestPGOlderOwnerIsFencedAndItsSessionsEnd(t *testing.T) {
 // A zombie that holds the row lock of its receipt, or a lock on the table, cannot hold
 // a take-over up: its session is ended.
 func TestPGTakeOverIsNotHeldUpByAZombie(t *testing.T) {
-	r := newRig(t, connectors.WritePolicy{}, nil)
+	r := newRig(t, connectors.WritePolicy{}, func(c *DestinationConfig) { c.LockTimeout = time.Minute })
 	w := r.writer(connectors.ModeAppend, orders, 1)
 	r.write(w, orders, []any{1, "a"})
 	z := w.(*Writer)

@@ -146,7 +146,8 @@ func (s *Session) takeOver(ctx context.Context, r connectors.SessionRequest) err
 }
 
 // register writes the epoch, or refuses. A zombie may hold the row while its
-// connection is frozen: only ending its session frees it.
+// connection is frozen: only ending its session frees it. Who is alive gives the row up
+// within a commit, and is waited for briefly.
 func (s *Session) register(ctx context.Context, conn *pgx.Conn, r connectors.SessionRequest) error {
 	o, ok, err := readOwner(ctx, conn, s.id, "")
 	if err != nil {
@@ -155,15 +156,20 @@ func (s *Session) register(ctx context.Context, conn *pgx.Conn, r connectors.Ses
 	if err := s.mayOwn(o, ok, r); err != nil || ok && r.Join {
 		return err
 	}
-	err = s.writeOwner(ctx, conn, r)
+	limit := s.d.cfg.lockTimeout()
+	err = s.writeOwner(ctx, conn, r, min(limit, ownerPatience))
 	if stateOf(err) != lockNotAvailable {
 		return err
 	}
 	if err := endOlder(ctx, conn, r.Pipeline, r.Epoch); err != nil {
 		return err
 	}
-	return s.writeOwner(ctx, conn, r)
+	return s.writeOwner(ctx, conn, r, limit)
 }
+
+// ownerPatience is how long the row of an owner that is to be taken over is waited for
+// before its sessions are ended.
+const ownerPatience = time.Second
 
 // mayOwn decides whether r may own what o has registered.
 func (s *Session) mayOwn(o owner, ok bool, r connectors.SessionRequest) error {
@@ -183,9 +189,13 @@ func (s *Session) mayOwn(o owner, ok bool, r connectors.SessionRequest) error {
 	return nil
 }
 
-// writeOwner decides again under the lock of the row (I4).
-func (s *Session) writeOwner(ctx context.Context, conn *pgx.Conn, r connectors.SessionRequest) error {
+// writeOwner decides again under the lock of the row (I4), for which it waits no longer
+// than patience.
+func (s *Session) writeOwner(ctx context.Context, conn *pgx.Conn, r connectors.SessionRequest, patience time.Duration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", milliseconds(max(patience, time.Millisecond))); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `INSERT INTO _rapidbyte.owner (pipeline_id, pipeline, epoch, store_identity) VALUES ($1, $2, 0, $3)
 			ON CONFLICT (pipeline_id) DO NOTHING`, s.id, string(r.Pipeline), r.Store); err != nil {
 			return err
