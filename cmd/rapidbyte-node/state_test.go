@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors"
@@ -179,6 +180,46 @@ func TestPGExportedStateGoesOnElsewhere(t *testing.T) {
 	w.server.Exec(t, "shop", moreOrders)
 	w.run(t, 0, "run", moved)
 	w.exact(t, "carried")
+}
+
+// A state moves from a file into a database that machines share. There it can be looked at
+// beside a run, which is not disturbed; what would change it is refused while the run
+// lives.
+func TestPGStateThatMachinesShare(t *testing.T) {
+	w := newWorld(t)
+	text := ordersDocument("shared", "upsert", "incremental") + "resources: {checkpoint_interval_rows: 1000}\n"
+	doc := write(t, ".", "file.yaml", text)
+	w.run(t, 0, "run", doc)
+	w.run(t, 0, "state", "export", doc, "state.json")
+	shared := write(t, ".", "shared.yaml", text+"state: {connection: \""+w.server.URL("dw")+"\"}\n")
+	w.run(t, 0, "state", "import", shared, "state.json")
+	w.server.Exec(t, "shop", moreOrders)
+	before := result[node.StateReport](t, w.run(t, 0, "state", "show", shared, "-o", "json")).Destination.Epoch
+
+	conn, err := pgx.Connect(t.Context(), w.server.URL("shop"))
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE orders") // the run waits for it
+	require.NoError(t, err)
+	done := make(chan invoked, 1)
+	go func() { done <- invoke(t, w.env, "run", shared) }()
+	for epoch := before; epoch == before; { // until it owns the pipeline
+		epoch = result[node.StateReport](t, w.run(t, 0, "state", "show", shared, "-o", "json")).Destination.Epoch
+	}
+	for _, args := range [][]string{{"reset", shared, "--yes"}, {"rebuild", shared}, {"import", shared, "state.json", "--force"}} {
+		require.Contains(t, w.run(t, messages.ExitState, append([]string{"state"}, args...)...).stderr, "RB-6002", "%v", args)
+	}
+	_, err = conn.Exec(t.Context(), "ROLLBACK")
+	require.NoError(t, err)
+	r := <-done
+	require.Zero(t, r.code, r.stderr)
+	w.exact(t, "shared")
+	require.Regexp(t, `(?m)^2 runs$`, w.run(t, 0, "runs", "list", shared).stdout)
+	w.run(t, 0, "state", "rewind", shared, "--stream", "orders", "--to", "2", "--yes")
+	w.run(t, 0, "run", shared)
+	w.exact(t, "shared")
+	w.run(t, 0, "state", "rebuild", shared)
+	require.Zero(t, result[runResult](t, w.run(t, 0, "run", shared, "-o", "json")).Streams[0].RowsRead)
 }
 
 // Looking fences nobody: a run goes on beside it. (With a state store that other processes
