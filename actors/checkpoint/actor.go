@@ -330,6 +330,9 @@ func save(ctx context.Context, cfg Config, jobs <-chan job, report func(jobDone)
 		case <-ctx.Done():
 			return
 		case j := <-jobs:
+			if ctx.Err() != nil {
+				return // which of both cases is chosen must not be left to chance
+			}
 			// A transaction that has begun ends in its own time: the actor that stops waits.
 			one, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 			err := flow.Protect(func() error { return saveOne(one, cfg, j) })
