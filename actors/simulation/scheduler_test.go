@@ -284,7 +284,7 @@ func (s *scheduler) settle() { synctest.Wait() }
 
 // boomable reports whether a panic of the actor is simulated.
 func (b *box) boomable() bool {
-	return !b.node.dead && (strings.Contains(b.id, "/task-") || strings.Contains(b.id, "/run-"))
+	return !b.node.dead && !b.node.w.calm && (strings.Contains(b.id, "/task-") || strings.Contains(b.id, "/run-"))
 }
 
 // inhabit makes the actors of a node receive through boxes, the root and all below it.

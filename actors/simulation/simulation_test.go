@@ -118,7 +118,7 @@ var sometimes = []string{
 
 func TestSimulationIsDeterministic(t *testing.T) {
 	sys := system()
-	for seed := range uint64(50) {
+	for seed := range number(t, "RB_SEEDS", 50) {
 		first := play(t, sys, seed+1, nil)
 		again := play(t, sys, seed+1, nil)
 		require.Equal(t, first.hash, again.hash, "seed %d", seed+1)
