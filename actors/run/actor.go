@@ -90,16 +90,20 @@ func New(cfg Config) *actor.Props {
 	}, actor.WithSupervisor(supervise{}))
 }
 
-// supervise stops a child that panicked and tells its parent; a data stage is never
-// restarted in place: the message it was handling is lost.
+// supervise tells the actor and stops a child that panicked; a data stage is never
+// restarted in place: the message it was handling is lost. It runs on the actor's own turn,
+// before it can hear that the child, or the last one of an attempt, has terminated: a
+// message would come behind that, when nobody knows any more whose child it was.
 type supervise struct{}
 
 // HandleFailure implements actor.SupervisorStrategy.
-func (supervise) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, _ any) {
-	sup.StopChildren(child)
+func (supervise) HandleFailure(_ *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, _ any) {
 	if c, ok := sup.(actor.Context); ok {
-		sys.Root.Send(c.Self(), childFailed{who: child, reason: reason})
+		if a, ok := c.Actor().(*Actor); ok {
+			a.onChildFailed(c, child, reason)
+		}
 	}
+	sup.StopChildren(child)
 }
 
 // Receive dispatches; every decision is in a named handler.
@@ -128,8 +132,6 @@ func (a *Actor) Receive(c actor.Context) {
 		a.fail(c, a.refusal(m.Failure, m.Ahead))
 	case checkpoint.RunMarked:
 		a.onMarked(c, m)
-	case childFailed:
-		a.onChildFailed(c, m)
 	case wake:
 		a.do(c, a.board.onWake(m.part, m.token))
 		a.settle()
@@ -436,14 +438,14 @@ func (a *Actor) leftOpen() *messages.Failure {
 	return nil
 }
 
-func (a *Actor) onChildFailed(c actor.Context, m childFailed) {
-	f := connectors.FailureOf(flow.PanicError(m.reason), messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun})
-	if t := a.attemptOf(m.who); t != nil {
+func (a *Actor) onChildFailed(c actor.Context, who *actor.PID, reason any) {
+	f := connectors.FailureOf(flow.PanicError(reason), messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageRun})
+	if t := a.attemptOf(who); t != nil {
 		f.Where.Part = t.part.ID
 		a.onStageFailed(c, messages.StageFailed{Part: t.part.ID, Token: t.token, Stage: connectors.StageRun, Failure: f})
 		return
 	}
-	if !m.who.Equal(a.checkpoint) {
+	if !who.Equal(a.checkpoint) {
 		return // of an attempt that is over
 	}
 	if a.failure == nil {

@@ -51,10 +51,6 @@ type (
 		err  error
 		then func(c actor.Context) // only without error
 	}
-	childFailed struct {
-		who    *actor.PID
-		reason any
-	}
 	wake struct {
 		part  messages.PartID
 		token messages.Token
