@@ -135,6 +135,8 @@ func (a *Actor) Receive(c actor.Context) {
 	case wake:
 		a.do(c, a.board.onWake(m.part, m.token))
 		a.settle()
+	case bereft:
+		a.onBereft(c)
 	case tick:
 		a.onTick(c)
 	case deadline:

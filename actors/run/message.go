@@ -55,6 +55,7 @@ type (
 		part  messages.PartID
 		token messages.Token
 	}
+	bereft   struct{} // the checkpoint actor has terminated
 	tick     struct{}
 	deadline struct{}
 )

@@ -171,7 +171,7 @@ func (a *Actor) attemptOf(pid *actor.PID) *attempt {
 
 func (a *Actor) onTerminated(c actor.Context, who *actor.PID) {
 	if who.Equal(a.checkpoint) {
-		a.onBereft(c)
+		c.Send(c.Self(), bereft{}) // behind what it has said before
 		return
 	}
 	t := a.attemptOf(who)
