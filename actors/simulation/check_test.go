@@ -194,7 +194,7 @@ func (w *world) checkFailed(n *node, r messages.RunResult) {
 	case messages.CodeDestForeign:
 		explained = n.foreign
 	case messages.CodePanic:
-		explained = strings.Contains(f.Why, "panic: simulated")
+		explained = strings.Contains(f.Why, "panic: simulated") || n.panics && strings.Contains(f.Why, "checkpoint actor has panicked")
 	case messages.CodeSource, messages.CodeDest, messages.CodeState, messages.CodeStateFull, messages.CodeStalled, messages.CodeSourceGap:
 		explained = !n.calm && f.Kind != string(connectors.KindInternal) && f.Kind != string(connectors.KindGap)
 	default:

@@ -24,6 +24,7 @@ type node struct {
 	file     *file // its state store
 	foreign  bool  // the destination belongs to another store
 	ahead    bool  // its state store is, of the destination
+	panics   bool  // an actor of it has panicked, as simulated
 	adopt    bool
 	jitter   *rand.Rand
 	frozen   bool

@@ -232,6 +232,7 @@ func (s *scheduler) turn(b *box) {
 	}
 	s.mark(b.name, what)
 	if !system && b.boomable() && s.chance(b.node.w.knobs.panics) {
+		b.node.panics = true
 		b.boom = boom(1 + s.rng.IntN(2))
 		b.node.w.note("panic in an actor")
 		s.mark(b.name, "panics")
