@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/failpoint"
 	"rapidbyte.io/node/statestore"
 )
 
@@ -22,6 +23,9 @@ func (s *Store) Save(ctx context.Context, p messages.PipelineID, e messages.Epoc
 	err := u.Check(p)
 	if err == nil {
 		err = s.save(ctx, p, e, u)
+	}
+	if err == nil {
+		err = failpoint.Hit(failpoint.StateAfter)
 	}
 	if err != nil {
 		return statestore.SaveError(s.path, p, u, s.explain(err))
@@ -47,6 +51,9 @@ func (s *Store) save(ctx context.Context, p messages.PipelineID, e messages.Epoc
 		c.apply(u)
 		b := &pgx.Batch{}
 		if err := c.write(b, &s.hints); err != nil {
+			return err
+		}
+		if err := failpoint.Hit(failpoint.StateMid); err != nil {
 			return err
 		}
 		if b.Len() == 0 {
