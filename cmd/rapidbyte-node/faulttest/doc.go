@@ -2,9 +2,9 @@
 // run goes on from its receipt.
 //
 // It holds only tests. They run real pipelines from one PostgreSQL database to another in
-// this process, by way of a pgtest.Proxy at either end, which resets connections at a
-// message or at a byte, lets them go silent, delays, slices and limits their bytes; and
-// they end sessions and servers while rows move.
+// this process, by way of a pgtest.Proxy at either end and before the state store, which
+// resets connections at a message or at a byte, lets them go silent, delays, slices and
+// limits their bytes; and they end sessions and servers while rows move.
 //
 // # What is checked
 //

@@ -1,6 +1,7 @@
 package faulttest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -41,6 +42,7 @@ type ends struct {
 	source    string // further keys of its configuration, each with a comma before
 	dest      string
 	stream    string // further keys of each stream
+	state     string // connection of the state store; empty: a file
 	resources string
 }
 
@@ -100,7 +102,7 @@ source:
 	if e.mode == "upsert" {
 		b.WriteString("  primary_key: [id]\n")
 	}
-	fmt.Fprintf(&b, "state: {connection: %q}\nresources: {checkpoint_interval_rows: 2000, parallelism: 2%s}\n", filepath.Join(r.dir, "state.db"), e.resources)
+	fmt.Fprintf(&b, "state: {connection: %q}\nresources: {checkpoint_interval_rows: 2000, parallelism: 2%s}\n", cmp.Or(e.state, filepath.Join(r.dir, "state.db")), e.resources)
 	return b.String()
 }
 
