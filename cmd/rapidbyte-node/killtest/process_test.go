@@ -89,9 +89,9 @@ func someKillBetweenServers(random *rand.Rand, events int) kill {
 	case p < 15:
 		return kill{kind: messages.EventRunEnded, n: 1}
 	case p < 35: // anywhere
-		return kill{n: 5 + random.IntN(max(events*2/3-5, 5)), delay: micros(random, 8000)}
+		return kill{n: 5 + random.IntN(max(events*2/3-5, 5)), delay: micros(random, 4000)}
 	}
-	return kill{kind: messages.EventCheckpoint, n: 1 + random.IntN(reach/4), delay: micros(random, 8000)}
+	return kill{kind: messages.EventCheckpoint, n: 1 + random.IntN(reach/4), delay: micros(random, 4000)}
 }
 
 // attempt is how one process went.

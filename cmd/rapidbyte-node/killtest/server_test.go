@@ -156,10 +156,65 @@ type ends struct {
 
 func newEnds(t *testing.T, server *pgtest.Server) *ends {
 	t.Helper()
-	e := &ends{server: server, from: server.Database(t), to: server.Database(t)}
+	e := &ends{server: server, from: emptied.take(t, server), to: emptied.take(t, server)}
+	t.Cleanup(func() { // when all connections are closed
+		if !t.Failed() {
+			emptied.give(t, server, e.from)
+			emptied.give(t, server, e.to)
+		}
+	})
 	e.source, e.target = connected(t, server, e.from), connected(t, server, e.to)
 	t.Cleanup(e.exorcise)
 	return e
+}
+
+// databases are used again, because CREATE and DROP DATABASE take half a second each while
+// others write: a checkpoint. They go with their server.
+type databases struct {
+	sync.Mutex
+	made int
+	free map[*pgtest.Server][]string
+	used map[string]int
+}
+
+var emptied = databases{free: map[*pgtest.Server][]string{}, used: map[string]int{}}
+
+// usesMost bounds what a catalog remembers of tables that are gone.
+const usesMost = 10
+
+func (d *databases) take(t *testing.T, server *pgtest.Server) string {
+	t.Helper()
+	d.Lock()
+	defer d.Unlock()
+	if free := d.free[server]; len(free) > 0 {
+		d.free[server] = free[1:]
+		return free[0]
+	}
+	d.made++
+	name := fmt.Sprintf("k%d", d.made)
+	server.Exec(t, "postgres", "CREATE DATABASE "+name)
+	return name
+}
+
+func (d *databases) give(t *testing.T, server *pgtest.Server, name string) {
+	t.Helper()
+	d.Lock()
+	d.used[name]++
+	last := d.used[name] == usesMost
+	d.Unlock()
+	if last {
+		server.Exec(t, "postgres", "DROP DATABASE "+name+" WITH (FORCE)")
+		return
+	}
+	server.Exec(t, name, `DO $$ DECLARE name text; BEGIN
+		FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+			EXECUTE format('DROP SCHEMA %I CASCADE', name);
+		END LOOP;
+		CREATE SCHEMA public;
+	END $$`)
+	d.Lock()
+	defer d.Unlock()
+	d.free[server] = append(d.free[server], name)
 }
 
 func connected(t *testing.T, server *pgtest.Server, db string) *pgx.Conn {
@@ -180,17 +235,24 @@ func (st stream) base() string {
 	return st.name
 }
 
-// create makes the table of a stream. Its rows are wide, one per block, by a column that
-// is not read: a table is read, and committed, by ranges of blocks. A key of the source would become one of a target
-// that is appended to, and hide rows there: that target is made without.
+// create makes the table of a stream. One that is read, and committed, by ranges of blocks
+// has a row per block, by a wide column that is not read; others have an index for how they
+// are read. A key of the source would become one of a target that is appended to, and hide
+// rows there: that target is made without.
 func (e *ends) create(ctx context.Context, st stream) error {
-	key := ""
+	key, pad, wide := "", 0, ""
 	if st.mode == upserts || st.follow {
 		key = ", PRIMARY KEY (id)"
 	}
-	_, err := e.source.Exec(ctx, "CREATE TABLE "+st.base()+" "+tableColumns+", pad text DEFAULT repeat('-', 600)"+key+") WITH (fillfactor = 10)")
-	if err == nil && st.ranges {
+	if !st.view && !st.ranges && !st.follow {
+		pad, wide = 600, " WITH (fillfactor = 10)"
+	}
+	_, err := e.source.Exec(ctx, fmt.Sprintf("CREATE TABLE %s %s, pad text DEFAULT repeat('-', %d)%s)%s", st.base(), tableColumns, pad, key, wide))
+	if err == nil && (st.ranges || st.view) {
 		_, err = e.source.Exec(ctx, "CREATE INDEX ON "+st.base()+" (id)")
+	}
+	if err == nil && st.follow {
+		_, err = e.source.Exec(ctx, "CREATE INDEX ON "+st.base()+" (qty, id)")
 	}
 	if err == nil && st.view {
 		_, err = e.source.Exec(ctx, "CREATE VIEW "+st.name+" AS SELECT * FROM "+st.base())
