@@ -49,7 +49,7 @@ type Actor struct {
 	met      messages.Epoch // by Open
 	more     bool
 	draining bool
-	overdue  bool // the drain's deadline has passed
+	overdue  bool // the drain does not wait for a load to finish: its deadline has passed, or nothing had begun
 	warnings []string
 }
 
@@ -311,8 +311,8 @@ func (a *Actor) onDrain(c actor.Context, m messages.Drain) {
 		return
 	}
 	if a.phase == phaseOpening {
-		a.cancel() // nothing has moved yet
-		a.queue = nil
+		a.cancel() // nothing has moved yet, and no load is finished any more
+		a.queue, a.overdue = nil, true
 	}
 	a.do(c, a.board.drain())
 	if !m.Deadline.IsZero() {
