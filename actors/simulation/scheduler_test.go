@@ -343,6 +343,7 @@ type op struct {
 	node  *node
 	name  string
 	fates []fate             // besides fateDone
+	store bool               // of the state store, which has troubles of its own
 	run   func(f fate) error // by the scheduler, while the caller waits
 	gone  func()             // by the scheduler, when the caller has given up before run
 	after time.Duration      // since when: not before

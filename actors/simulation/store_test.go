@@ -85,7 +85,7 @@ func (s store) Acquire(ctx context.Context, p messages.PipelineID, c statestore.
 
 // op is a transaction: what was not answered is there, or not.
 func (s store) op(name string, do func() error) *op {
-	return &op{name: name, fates: []fate{fateFails, fateLost, fatePanic}, gone: func() {
+	return &op{name: name, store: true, fates: []fate{fateFails, fateLost, fatePanic}, gone: func() {
 		if s.n.w.s.chance(0.5) {
 			_ = do()
 		}

@@ -51,12 +51,12 @@ type world struct {
 
 // knobs are the probabilities of one seed; most seeds have few faults at all.
 type knobs struct {
-	faults, replies, panics, slow, hang, lazy float64 // of a call or turn
-	crash, freeze, thaw, takeOver, drain      float64 // of a step
-	snapshots, changes, landing               float64
-	restoreStore, loseStore, restoreHouse     float64 // of a start
-	forgetful                                 float64
-	steps                                     int // until the faults stop
+	faults, replies, stores, panics, slow, hang, lazy float64 // of a call or turn
+	crash, freeze, thaw, takeOver, drain              float64 // of a step
+	snapshots, changes, landing                       float64
+	restoreStore, loseStore, restoreHouse             float64 // of a start
+	forgetful                                         float64
+	steps                                             int // until the faults stop
 }
 
 func newWorld(seed uint64, sys *actor.ActorSystem) *world {
@@ -72,7 +72,7 @@ func newWorld(seed uint64, sys *actor.ActorSystem) *world {
 		return most * s.rng.Float64()
 	}
 	w.knobs = knobs{
-		faults: some(0.5, 0.08), replies: some(0.5, 0.1), panics: some(0.3, 0.01), slow: some(0.3, 0.1), hang: some(0.1, 0.01), lazy: some(0.5, 0.5),
+		faults: some(0.5, 0.08), replies: some(0.5, 0.1), stores: some(0.3, 0.15), panics: some(0.3, 0.01), slow: some(0.3, 0.1), hang: some(0.1, 0.01), lazy: some(0.5, 0.5),
 		crash: some(0.5, 0.02), freeze: some(0.4, 0.01), thaw: 0.01 + some(1, 0.03), takeOver: some(0.3, 0.006), drain: some(0.3, 0.01),
 		snapshots: some(0.3, 0.01), changes: some(0.6, 0.02), landing: some(0.7, 0.1),
 		restoreStore: some(0.3, 0.3), loseStore: some(0.2, 0.3), restoreHouse: some(0.15, 0.2), forgetful: 0.2,
@@ -158,6 +158,9 @@ func (w *world) fateOf(o *op) fate {
 	case fatePanic:
 		p = w.knobs.panics
 	case fateDone, fateFails:
+	}
+	if o.store && f != fatePanic {
+		p = max(p, w.knobs.stores)
 	}
 	if w.s.chance(p * float64(len(o.fates))) {
 		return f
