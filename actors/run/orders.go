@@ -17,12 +17,13 @@ import (
 // ordered returns the spec with the streams made Fresh whose load is to be started over by
 // an order, and those orders, also of streams that this run does not read. The new load
 // gets a number above the order's, also at a destination that knows of none: then the
-// order is void.
+// order is void. So it is with the order to read on elsewhere in a replace: what is staged
+// already stays staged, and would be in the new version twice.
 func (s Spec) ordered(orders []statestore.Order, known connectors.Recovered) (Spec, []statestore.Order) {
 	var followed []statestore.Order
 	s.Streams = slices.Clone(s.Streams)
 	for _, o := range orders {
-		if o.Part != "" || numberOf(known, o.Load.Name) > o.Load.Number {
+		if o.Part != "" && !s.staged(o, known) || numberOf(known, o.Load.Name) > o.Load.Number {
 			continue
 		}
 		followed = append(followed, o)
@@ -33,6 +34,15 @@ func (s Spec) ordered(orders []statestore.Order, known connectors.Recovered) (Sp
 		}
 	}
 	return s, followed
+}
+
+// staged reports whether o is to be followed in a load that replaces its target.
+func (s Spec) staged(o statestore.Order, known connectors.Recovered) bool {
+	st, ok := s.stream(messages.StreamID(o.Load.Name))
+	return ok && st.Mode == connectors.ModeReplace && slices.ContainsFunc(known.Receipts, func(r messages.Receipt) bool {
+		_, found := rewindOf([]statestore.Order{o}, r)
+		return found && !r.Final
+	})
 }
 
 // numberOf returns the number of the load that the destination knows by a name; 0: none.
@@ -72,7 +82,14 @@ func (a *Actor) tellOrders(startOver []statestore.Order, known connectors.Recove
 		if _, ok := a.cfg.Spec.stream(messages.StreamID(o.Load.Name)); !ok {
 			continue // another run's to do
 		}
-		a.warn(fmt.Sprintf("stream %s: started over as ordered; load %d is left behind", o.Load.Name, o.Load.Number))
+		text := fmt.Sprintf("stream %s: started over as ordered; load %d is left behind", o.Load.Name, o.Load.Number)
+		if o.Part != "" {
+			text = fmt.Sprintf("stream %s: started over instead of reading on from an earlier position as ordered, which a replace cannot; load %d is left behind",
+				o.Load.Name, o.Load.Number)
+		}
+		if !slices.Contains(a.warnings, text) {
+			a.warn(text)
+		}
 	}
 	for _, r := range known.Receipts {
 		if o, ok := rewindOf(a.cfg.State.Orders, r); ok && r.Final {

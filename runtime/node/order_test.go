@@ -2,6 +2,8 @@ package node_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,7 +12,9 @@ import (
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/conntest"
 	"rapidbyte.io/node/messages"
+	"rapidbyte.io/node/runtime/config"
 	"rapidbyte.io/node/runtime/node"
+	"rapidbyte.io/node/runtime/plugin"
 	"rapidbyte.io/node/statestore"
 	"rapidbyte.io/node/statestore/storetest"
 )
@@ -257,4 +261,54 @@ func TestLoadThatIsToBeStartedOverIsNotCompared(t *testing.T) {
 		require.Empty(t, extra)
 		require.Empty(t, w.state(t).Orders)
 	})
+}
+
+// What a replace has staged cannot be taken back in part: rows that are read again would be
+// in the new version twice.
+func TestRewindOfAReplaceDoublesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeReplace, conntest.Numbers("orders", 2000))
+		w.spec.Resources.Tasks = 1
+		w.dst.WriteFn = conntest.Delay(100 * time.Millisecond)
+		r := w.run(t, func(n *node.Node) { time.Sleep(2 * time.Second); n.Drain("test") })
+		require.Equal(t, messages.RunDrained, r.State)
+		w.dst.WriteFn = nil
+		w.order(t, rewind(w.state(t).Receipts[0], 7))
+		r = w.run(t, nil)
+		require.Nil(t, r.Failure)
+		require.Len(t, r.Warnings, 1)
+		require.Contains(t, r.Warnings[0], "stream orders: started over instead of reading on")
+		w.requireSame(t)
+		require.Empty(t, w.state(t).Orders, "it is void")
+		require.Equal(t, []messages.LoadID{{Name: "orders", Number: 2}}, w.state(t).Finished)
+	})
+}
+
+// What a run would not do is refused when it is asked for.
+func TestRewindOfAReplaceIsRefused(t *testing.T) {
+	p := newPlace(t)
+	doc, err := config.Parse("p.yaml", fmt.Appendf(nil, `version: "1.0"
+pipeline: p
+source: {use: file, config: {path: "%[1]s/in/*.csv"}, streams: [{name: s}]}
+destination: {use: file, config: {path: "%[1]s/out", format: jsonl}, write_mode: replace}
+state: {connection: "%[2]s/state.db"}
+`, p.dir, p.state), plugin.Builtins(), config.OS())
+	require.NoError(t, err)
+	store, err := node.OpenStore(t.Context(), doc, false)
+	require.NoError(t, err)
+	e, err := store.Acquire(t.Context(), "p", statestore.Claim{})
+	require.NoError(t, err)
+	require.NoError(t, store.Save(t.Context(), "p", e, statestore.Update{Receipts: []messages.Receipt{{
+		Part: "s/0", Load: "s", Version: messages.Version{Load: 1, Commit: 2}, Position: messages.Position{At: messages.Int64Cursor(7)},
+	}}}))
+	require.NoError(t, store.Close())
+
+	l, err := node.OpenLedger(t.Context(), doc, node.LedgerOptions{Offline: true})
+	require.NoError(t, err)
+	_, _, err = l.Moments(t.Context(), "s")
+	f, ok := errors.AsType[messages.Failure](err)
+	require.True(t, ok)
+	require.Contains(t, f.What, "load 1 of s replaces its target as a whole")
+	require.Contains(t, f.Next, "state reset")
+	require.NoError(t, l.Close())
 }

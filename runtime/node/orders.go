@@ -158,6 +158,8 @@ func (l *Ledger) rewindable(ctx context.Context, stream string) (LoadReport, err
 	switch {
 	case r.Finished:
 		return r, l.refuse(r.Name, fmt.Sprintf("load %d of %s is finished: there is nothing to read on from", r.Number, r.Name), reset)
+	case r.Mode == connectors.ModeReplace:
+		return r, l.refuse(r.Name, fmt.Sprintf("load %d of %s replaces its target as a whole: what is staged already cannot be read again in part", r.Number, r.Name), reset)
 	case l.change(r).Forgotten:
 		return r, l.refuse(r.Name, fmt.Sprintf("the document has no stream %s any more", r.Name), "Put it back, or forget its state: "+
 			messages.Command("state", "reset", messages.Document, "--stream", r.Name))
