@@ -1,9 +1,11 @@
 package postgres_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/messages"
@@ -134,6 +136,48 @@ func TestPGDamageOfTheStoreItselfIsNoticedAndRebuilt(t *testing.T) {
 			require.Empty(t, open(t, c).Aside())
 		})
 	}
+}
+
+// Whoever comes second finds the store that the first one has begun, and leaves it alone.
+func TestPGConcurrentRebuildsMakeOneStore(t *testing.T) {
+	p := newPlace(t)
+	s, _ := filled(t, p.config(), "a")
+	require.NoError(t, s.Close())
+	p.exec(t, "TRUNCATE "+in+"store")
+	c := p.config()
+	c.Rebuild = true
+
+	conn, err := pgx.Connect(t.Context(), c.URL)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(context.Background())) }()
+	const lock = 0x7262_7374_6174_6501 // of the migrations
+	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(lock))
+	require.NoError(t, err)
+	type opened struct {
+		store *postgres.Store
+		err   error
+	}
+	results := make(chan opened, 2)
+	for range cap(results) {
+		go func() {
+			s, err := postgres.Open(t.Context(), c)
+			results <- opened{s, err}
+		}()
+	}
+	until(t, "both have found it damaged", func() bool {
+		return p.one(t, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == "2"
+	})
+	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_unlock($1)", int64(lock))
+	require.NoError(t, err)
+	identities, asides := map[string]bool{}, map[string]bool{}
+	for range cap(results) {
+		r := <-results
+		require.NoError(t, r.err)
+		identities[r.store.Identity()], asides[r.store.Aside()] = true, true
+		require.NoError(t, r.store.Close())
+	}
+	require.Len(t, identities, 1)
+	require.Equal(t, map[string]bool{"_rapidbyte_state_damaged_1": true, "": true}, asides)
 }
 
 func TestPGAnEmptiedStoreIsNotTakenAsEmpty(t *testing.T) {

@@ -336,6 +336,33 @@ func TestPGAnUnknownCommitMayBeSavedAgain(t *testing.T) {
 	}
 }
 
+// The answer to a claim is lost: the lease was taken, and nobody renews it. It neither locks
+// its own Store out, nor others once that is closed.
+func TestPGAnUnknownClaimLocksNobodyOut(t *testing.T) {
+	p := newPlace(t)
+	u, err := url.Parse(p.URL(p.db))
+	require.NoError(t, err)
+	way := newCutter(t, u.Host)
+	u.Host = way.Addr().String()
+	u.RawQuery = "sslmode=disable"
+	for round, again := range []bool{true, false} {
+		s := open(t, postgres.Config{URL: u.String()})
+		id := messages.PipelineID(fmt.Sprintf("a%d", round))
+		way.cut <- `"epoch":1,`
+		_, err = s.Acquire(t.Context(), id, statestore.Claim{})
+		require.Error(t, err)
+		require.Equal(t, messages.CodeState, statestore.CodeOf(err))
+		until(t, "it was done", func() bool { return load(t, s, id).Epoch == 1 })
+		if again {
+			e := acquire(t, s, id)
+			require.EqualValues(t, 2, e, "no epoch is handed out twice")
+			require.NoError(t, s.Hold(id, e))
+		}
+		require.NoError(t, s.Close())
+		require.Equal(t, "0", p.one(t, "SELECT count(*) FROM "+in+"lease WHERE owner <> ''"), "all leases are given back")
+	}
+}
+
 // A transaction of somebody else that holds the rows costs an error, not eternity.
 func TestPGALockOfAnotherEndsInAnError(t *testing.T) {
 	p := newPlace(t)

@@ -24,7 +24,7 @@ type leases struct {
 
 	mu   sync.Mutex
 	held map[messages.PipelineID]*held
-	used bool // something was held once
+	used bool // something was asked for once
 }
 
 // held is a lease that is not lost, as far as is known.
@@ -64,8 +64,15 @@ func (l *leases) add(p messages.PipelineID, e messages.Epoch, sent time.Time) er
 			l.lose(p, h)
 		}
 	})
-	l.held[p], l.used = h, true
+	l.held[p] = h
 	return nil
+}
+
+// ask notes that a lease may be taken, so that it is given back even if nobody hears of it.
+func (l *leases) ask() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used = true
 }
 
 // lose ends a lease. The caller has the lock.

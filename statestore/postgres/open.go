@@ -87,29 +87,35 @@ func (t *target) identity(ctx context.Context) (r storeRecord, err error) {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it has only read
 	return r, pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		version, err := look(ctx, tx)
-		switch {
-		case err != nil:
-			return err
-		case version > Version:
-			return checkVersion(version)
-		case version < Version:
-			return errOlder
-		}
-		var rows []cell
-		b := &pgx.Batch{}
-		store(b, &rows)
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
-			return err
-		}
-		if r, err = openStore(rows); err != nil {
-			return err
-		}
-		if _, err := uuid.Parse(r.Identity); err != nil {
-			return damaged("identity %q: %v", r.Identity, err)
-		}
-		return nil
+		r, err = which(ctx, tx)
+		return err
 	})
+}
+
+// which reads which store there is.
+func which(ctx context.Context, tx pgx.Tx) (r storeRecord, err error) {
+	version, err := look(ctx, tx)
+	switch {
+	case err != nil:
+		return r, err
+	case version > Version:
+		return r, checkVersion(version)
+	case version < Version:
+		return r, errOlder
+	}
+	var rows []cell
+	b := &pgx.Batch{}
+	store(b, &rows)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return r, err
+	}
+	if r, err = openStore(rows); err != nil {
+		return r, err
+	}
+	if _, err := uuid.Parse(r.Identity); err != nil {
+		return r, damaged("identity %q: %v", r.Identity, err)
+	}
+	return r, nil
 }
 
 // Path returns what messages call the database at a URL: host:port/database.
@@ -181,7 +187,8 @@ func (t *target) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// setAside gives a schema that cannot be trusted a name that is free and returns it.
+// setAside gives a schema that cannot be trusted a name that is free and returns it; empty
+// if another program has done so meanwhile.
 func (t *target) setAside(ctx context.Context) (aside string, err error) {
 	conn, err := t.connect(ctx)
 	if err != nil {
@@ -191,6 +198,9 @@ func (t *target) setAside(ctx context.Context) (aside string, err error) {
 	return aside, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'on', true)", int64(migrateLock)); err != nil {
 			return err
+		}
+		if _, err := which(ctx, tx); !errors.Is(err, statestore.ErrDamaged) {
+			return nil // whatever it is, attach looks again
 		}
 		for n, taken := 1, true; taken; n++ {
 			aside = fmt.Sprintf("%s_damaged_%d", schema, n)
