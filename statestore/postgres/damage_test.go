@@ -124,6 +124,9 @@ func TestPGDamageOfTheStoreItselfIsNoticedAndRebuilt(t *testing.T) {
 			require.ErrorIs(t, err, statestore.ErrDamaged)
 			c := p.config()
 			c.Rebuild = true
+			_, err = postgres.Open(t.Context(), c)
+			require.ErrorIs(t, err, statestore.ErrHeld, "a pipeline has an owner that lives")
+			require.NoError(t, s.Close())
 			again := open(t, c)
 			require.Equal(t, "_rapidbyte_state_damaged_1", again.Aside())
 			require.NotEqual(t, s.Identity(), again.Identity())

@@ -44,7 +44,7 @@ func open(ctx context.Context, t *target, c Config) (*Store, error) {
 	defer cancel()
 	err := s.attach(within)
 	if errors.Is(err, statestore.ErrDamaged) && c.Rebuild {
-		if s.aside, err = t.setAside(within); err == nil {
+		if s.aside, err = s.setAside(within); err == nil {
 			err = s.attach(within)
 		}
 	}
@@ -187,10 +187,34 @@ func (t *target) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// unowned refuses what would take pipelines from their owners, as far as the leases can
+// still be read.
+func (s *Store) unowned(ctx context.Context, tx pgx.Tx) error {
+	var held *heldError
+	_ = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { // a table that is gone says nothing; a connection that is, says so at the next statement
+		rows, err := tx.Query(ctx, "SELECT owner, expires FROM _rapidbyte_state.lease WHERE owner <> '' AND expires > clock_timestamp()")
+		if err != nil {
+			return err
+		}
+		var l lease
+		_, err = pgx.ForEachRow(rows, []any{&l.owner, &l.until}, func() error {
+			if !parseOwner(l.owner).gone(s.here) {
+				held = &heldError{lease: l}
+			}
+			return nil
+		})
+		return err
+	})
+	if held != nil {
+		return held
+	}
+	return nil
+}
+
 // setAside gives a schema that cannot be trusted a name that is free and returns it; empty
 // if another program has done so meanwhile.
-func (t *target) setAside(ctx context.Context) (aside string, err error) {
-	conn, err := t.connect(ctx)
+func (s *Store) setAside(ctx context.Context) (aside string, err error) {
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -201,6 +225,9 @@ func (t *target) setAside(ctx context.Context) (aside string, err error) {
 		}
 		if _, err := which(ctx, tx); !errors.Is(err, statestore.ErrDamaged) {
 			return nil // whatever it is, attach looks again
+		}
+		if err := s.unowned(ctx, tx); err != nil {
+			return err
 		}
 		for n, taken := 1, true; taken; n++ {
 			aside = fmt.Sprintf("%s_damaged_%d", schema, n)
