@@ -84,7 +84,12 @@ var session = func() string {
 		{"statement_timeout", milliseconds(statementMax)},
 		{"lock_timeout", milliseconds(lockMax)},
 		{"idle_in_transaction_session_timeout", milliseconds(idleMax)},
+		// A peer that is gone without a word: also in the middle of what it was sending, where
+		// none of the limits above counts.
 		{"tcp_user_timeout", milliseconds(callMax)},
+		{"tcp_keepalives_idle", "10"},
+		{"tcp_keepalives_interval", "5"},
+		{"tcp_keepalives_count", "2"},
 	} {
 		b.WriteString("SET " + s[0] + " = '" + s[1] + "';")
 	}

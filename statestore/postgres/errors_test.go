@@ -153,6 +153,13 @@ func TestPGDefaultsOfTheRoleDoNotMatter(t *testing.T) {
 	require.Len(t, load(t, s, "a").Receipts, 10)
 	rows := p.Query(t, "postgres", "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = '"+p.db+"'")
 	require.Equal(t, [][]string{{"rb:state"}}, rows)
+	for name, want := range map[string]string{
+		"synchronous_commit": "on", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2", "tcp_user_timeout": "20000",
+	} {
+		got, err := s.Setting(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, want, got, name)
+	}
 }
 
 func TestPGAReadOnlyServerIsRefusedByName(t *testing.T) {
