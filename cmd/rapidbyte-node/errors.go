@@ -67,7 +67,9 @@ func (o outcome) about(path string) outcome {
 			f.Next = madeUpRun.ReplaceAllString(f.Next, "the same command and `--full-refresh`")
 			f.Next = strings.ReplaceAll(f.Next, messages.Command("state", "rebuild", messages.Document), "the same command and `--rebuild-state`")
 		} else {
-			f.Next = documentWord.ReplaceAllLiteralString(f.Next, " "+argument(path))
+			f.Next = documentCommand.ReplaceAllStringFunc(f.Next, func(command string) string {
+				return strings.Replace(command, " "+messages.Document, " "+argument(path), 1)
+			})
 		}
 		list[i] = f
 	}
@@ -77,9 +79,14 @@ func (o outcome) about(path string) outcome {
 	return o
 }
 
+// quotedWords are the rest of a command up to its backquote, as messages.Word writes them.
+const quotedWords = "(?:[^'`\\\\]|\\\\'|'[^']*')*"
+
+// A command is matched as a whole: what stands in its quotes, such as the name of a
+// stream, is no place for the path.
 var (
-	documentWord = regexp.MustCompile(` ` + messages.Document + `\b`)
-	madeUpRun    = regexp.MustCompile("`rapidbyte-node run " + messages.Document + " --full-refresh[^`]*`")
+	documentCommand = regexp.MustCompile("`rapidbyte-node(?: [a-z]+)+ " + messages.Document + "(?:`| " + quotedWords + "`)")
+	madeUpRun       = regexp.MustCompile("`rapidbyte-node run " + messages.Document + " --full-refresh" + quotedWords + "`")
 )
 
 // problemLine is one problem of a document as compilers print it.

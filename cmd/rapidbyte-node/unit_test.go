@@ -417,3 +417,23 @@ func TestFiguresReadWell(t *testing.T) {
 	require.Equal(t, "客户表 ", pad("客户表", 7))
 	require.Equal(t, " 7", pad("7", -2))
 }
+
+// The path of the document takes its one place in a command. In quotes, where the names of
+// streams stand, it would end them.
+func TestThePathOfTheDocumentBreaksNoQuotes(t *testing.T) {
+	for next, want := range map[string]string{
+		"Look: " + messages.Command("state", "show", messages.Document) + ".":                                                                                "Look: `rapidbyte-node state show 'it'\\''s.yaml'`.",
+		messages.Command("state", "reset", messages.Document, "--stream", "x DOCUMENT; rm -rf ~ #"):                                                          "`rapidbyte-node state reset 'it'\\''s.yaml' --stream 'x DOCUMENT; rm -rf ~ #'`",
+		messages.Command("state", "reset", messages.Document, "--stream", messages.Document):                                                                 "`rapidbyte-node state reset 'it'\\''s.yaml' --stream DOCUMENT`",
+		messages.Command("state", "reset", messages.Document, "--stream", "`rapidbyte-node run DOCUMENT`"):                                                   "`rapidbyte-node state reset 'it'\\''s.yaml' --stream '`rapidbyte-node run DOCUMENT`'`",
+		messages.Command("state", "reset", messages.Document, "--stream", "it's DOCUMENT"):                                                                   "`rapidbyte-node state reset 'it'\\''s.yaml' --stream 'it'\\''s DOCUMENT'`",
+		messages.Command("runs", "list", "my DOCUMENT.yaml") + " lists them.":                                                                                "`rapidbyte-node runs list 'my DOCUMENT.yaml'` lists them.",
+		messages.Command("state", "rebuild", messages.Document) + " (" + messages.Command("run", messages.Document, "--rebuild-state") + " does, and runs).": "`rapidbyte-node state rebuild 'it'\\''s.yaml'` (`rapidbyte-node run 'it'\\''s.yaml' --rebuild-state` does, and runs).",
+	} {
+		o := outcome{failures: []messages.Failure{{Code: messages.CodeUsage, Next: next}}}.about("it's.yaml")
+		require.Equal(t, want, o.failures[0].Next)
+	}
+	made := messages.Command("run", messages.Document, "--full-refresh", "--stream", "a`b") + "; empty the target"
+	o := outcome{failures: []messages.Failure{{Code: messages.CodeUsage, Next: made}}}.about("")
+	require.Equal(t, "the same command and `--full-refresh`; empty the target", o.failures[0].Next)
+}
