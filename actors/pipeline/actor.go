@@ -317,8 +317,9 @@ func (a *Actor) onConcluded(c actor.Context, m run.Concluded) {
 	}
 }
 
-// unrecorded fails a complete run whose end is not in the state store: the next one goes
-// on with it and moves nothing, which must not look like a new one.
+// unrecorded fails a complete run whose end is not known to be in the state store. If it is
+// not, the next one goes on with it and moves nothing; if it is, the next one is a new run,
+// which loads again.
 func (a *Actor) unrecorded(err error) {
 	if err == nil || a.result.State != messages.RunCompleted {
 		return
@@ -328,6 +329,9 @@ func (a *Actor) unrecorded(err error) {
 		f = connectors.FailureOf(err, messages.Place{Pipeline: a.cfg.Spec.Pipeline, Stage: connectors.StageCheckpoint})
 	}
 	f.Why = "every row is there, but the end of the run could not be recorded: " + f.Why
+	info, _ := f.Code.Info()
+	f.Next = "See whether it is recorded as completed all the same: " + messages.Command("runs", "show", messages.Document) +
+		". If so, nothing is left to do, and another run would load anew. If not: " + cmp.Or(f.Next, info.Next)
 	a.result.State, a.result.Failure = messages.RunFailed, &f
 }
 

@@ -350,6 +350,25 @@ func TestCrashBehindTheLastMarkCompletesOnce(t *testing.T) {
 	})
 }
 
+// The answer is lost each time: the run is recorded, and its owner cannot know. Whoever is told
+// to run again as after any other failure would append every row a second time.
+func TestAnEndThatMayBeRecordedIsLookedUpBeforeRunningAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 500))
+		w.store.SaveFn = func(_ context.Context, _ messages.PipelineID, _ messages.Epoch, u statestore.Update) storetest.Fate {
+			if u.Run != nil && !u.Run.Ended.IsZero() {
+				return storetest.Fate{Err: errors.New("connection lost"), Done: true}
+			}
+			return storetest.Fate{}
+		}
+		r := w.run(t, nil)
+		require.Equal(t, messages.RunFailed, r.State)
+		require.Contains(t, r.Failure.Next, "`rapidbyte-node runs show DOCUMENT`")
+		require.Contains(t, r.Failure.Next, "another run would load anew")
+		w.requireSame(t)
+	})
+}
+
 func TestTheEndOfARunIsRecordedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(connectors.ModeAppend, conntest.Numbers("orders", 500))
