@@ -26,6 +26,9 @@ var (
 	// the kernel may have dropped what it could not write. The store returns this for
 	// ever; end the process, a new one recovers.
 	ErrBroken = errors.New("the disk failed; only a restart can tell what is stored")
+	// ErrAddress means that a store cannot be looked for: the text that says where it is
+	// cannot be read. Its user corrects it.
+	ErrAddress = errors.New("no address of a state store")
 	// ErrInvalid means that the caller asks for what cannot be stored: its bug.
 	ErrInvalid = errors.New("invalid update")
 )
@@ -135,6 +138,8 @@ func CodeOf(err error) messages.Code {
 		return messages.CodeStateForeign
 	case errors.Is(err, ErrFull):
 		return messages.CodeStateFull
+	case errors.Is(err, ErrAddress):
+		return messages.CodeDocValue
 	case errors.Is(err, ErrInvalid):
 		return messages.CodeInternal
 	}

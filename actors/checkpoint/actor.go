@@ -232,7 +232,7 @@ func (a *Actor) remark(c actor.Context, d jobDone) bool {
 
 // Retryable reports whether the same call may succeed later.
 func Retryable(err error) bool {
-	for _, final := range []error{statestore.ErrFenced, statestore.ErrDamaged, statestore.ErrForeign, statestore.ErrHeld, statestore.ErrBroken, statestore.ErrInvalid} {
+	for _, final := range []error{statestore.ErrFenced, statestore.ErrDamaged, statestore.ErrForeign, statestore.ErrHeld, statestore.ErrBroken, statestore.ErrInvalid, statestore.ErrAddress} {
 		if errors.Is(err, final) {
 			return false
 		}

@@ -230,6 +230,21 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 	require.NotContains(t, string(report), canary)
 }
 
+// A URL that cannot be read is the document's mistake, and no bug.
+func TestABadConnectionOfTheStateStoreIsNamed(t *testing.T) {
+	t.Chdir(t.TempDir())
+	doc := generatorDocument("p", "rows: 1", "blackhole", "", "a") + "state: {connection: 'postgres://u:s3cret#canary@h/db'}\n"
+	path := write(t, ".", "p.yaml", doc)
+	for _, command := range [][]string{{"run"}, {"check"}, {"state", "show"}, {"runs", "list"}} {
+		r := invoke(t, nil, append(command, path)...)
+		require.Equal(t, messages.ExitConfig, r.code, "%s: %s", command, r.stderr)
+		require.Contains(t, r.stdout+r.stderr, "RB-2003")
+		require.Contains(t, r.stdout+r.stderr, "state.connection")
+		require.Contains(t, r.stdout+r.stderr, "%-escapes")
+		require.NotContains(t, r.stdout+r.stderr, "s3cret")
+	}
+}
+
 const postgresDocument = `version: "1.0"
 pipeline: p
 source:

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -146,10 +147,16 @@ func place(doc *config.Document, field string, err error) error {
 func OpenStore(ctx context.Context, doc *config.Document, rebuild bool) (statestore.Store, error) {
 	s, err := openStore(ctx, doc.State, rebuild)
 	if err != nil {
-		return nil, checkpoint.StoreFailure(doc.Pipeline, err)
+		f := checkpoint.StoreFailure(doc.Pipeline, err)
+		if errors.Is(err, statestore.ErrAddress) {
+			f.Where, f.Next = doc.Place("state.connection"), correctConnection
+		}
+		return nil, f
 	}
 	return s, nil
 }
+
+const correctConnection = "Correct `state.connection`."
 
 func openStore(ctx context.Context, st config.State, rebuild bool) (statestore.Store, error) {
 	if st.Backend == config.BackendPostgres {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -167,6 +168,9 @@ func (r *Report) state(ctx context.Context, doc *config.Document) {
 	}
 	code := statestore.CodeOf(err)
 	info, _ := code.Info()
+	if errors.Is(err, statestore.ErrAddress) {
+		info.Next = correctConnection
+	}
 	r.Findings = append(r.Findings, connectors.Finding{
 		Severity: connectors.SeverityError, Code: code, Where: doc.Place("state.connection"), Message: err.Error(), Remedy: info.Next,
 	})

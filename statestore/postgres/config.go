@@ -100,7 +100,7 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseco
 
 // errURL repeats nothing of the text: any part of it may be one of the password.
 var errURL = fmt.Errorf("%w: the URL cannot be read; its text is not shown because it may hold a password: "+
-	"write it as postgres://user:password@host:5432/database, with %%-escapes for what is no letter or digit", statestore.ErrInvalid)
+	"write it as postgres://user:password@host:5432/database, with %%-escapes for what is no letter or digit", statestore.ErrAddress)
 
 // newTarget looks at the text of a URL only. Its errors hold no secrets.
 func newTarget(text string) (*target, error) {
@@ -115,7 +115,7 @@ func newTarget(text string) (*target, error) {
 		if cause == nil || password != "" && strings.Contains(cause.Error(), password) {
 			return nil, errURL
 		}
-		return nil, fmt.Errorf("%w: the URL: %w", statestore.ErrInvalid, errors.New(cause.Error()))
+		return nil, fmt.Errorf("%w: the URL: %w", statestore.ErrAddress, errors.New(cause.Error()))
 	}
 	c := cfg.ConnConfig
 	c.ConnectTimeout = connectMax

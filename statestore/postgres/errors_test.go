@@ -57,7 +57,8 @@ func TestNoErrorShowsThePassword(t *testing.T) {
 			func() error { _, err := postgres.Open(t.Context(), postgres.Config{URL: text}); return err }(),
 			postgres.Migrate(t.Context(), text, postgres.Version), postgres.Probe(t.Context(), text),
 		} {
-			require.ErrorIs(t, err, statestore.ErrInvalid, text)
+			require.ErrorIs(t, err, statestore.ErrAddress, text)
+			require.Equal(t, messages.CodeDocValue, statestore.CodeOf(err), "it is the user's to correct, and no bug")
 			for _, secret := range []string{"s3cr3t", "canary"} {
 				require.NotContains(t, err.Error(), secret)
 			}
