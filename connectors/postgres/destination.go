@@ -181,18 +181,20 @@ func (d *Destination) Survey(ctx context.Context, p messages.PipelineID) (connec
 	}
 	defer closeConn(conn)
 	one := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err = pgx.BeginTxFunc(ctx, conn, one, func(pgx.Tx) error {
-		if has, err := hasBook(ctx, conn); err != nil || !has {
+	err = d.dial.tend(conn, func() error {
+		return pgx.BeginTxFunc(ctx, conn, one, func(pgx.Tx) error {
+			if has, err := hasBook(ctx, conn); err != nil || !has {
+				return err
+			}
+			id := pipelineUUID(p)
+			o, _, err := readOwner(ctx, conn, id, "")
+			if err != nil {
+				return err
+			}
+			out.Epoch, out.Store = o.epoch, o.store
+			out.Recovered, err = readRecovered(ctx, conn, id)
 			return err
-		}
-		id := pipelineUUID(p)
-		o, _, err := readOwner(ctx, conn, id, "")
-		if err != nil {
-			return err
-		}
-		out.Epoch, out.Store = o.epoch, o.store
-		out.Recovered, err = readRecovered(ctx, conn, id)
-		return err
+		})
 	})
 	return out, d.classify(ctx, op, err)
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -109,6 +110,29 @@ func TestPGSilentServersAreAsked(t *testing.T) {
 		require.Less(t, time.Since(begun), 3*patienceLeast+5*time.Second)
 		closeConn(conn)
 	})
+}
+
+// A look at the receipts waits no longer for a server than anything else does.
+func TestPGASurveyOfASilentServerEnds(t *testing.T) {
+	s := pgtest.Shared(t)
+	db := s.Database(t)
+	p := pgtest.NewProxy(t, s.Port())
+	d := newDestination(t, s, db, connectors.WritePolicy{}, func(c *DestinationConfig) {
+		c.Host, c.Port, c.ConnectTimeout, c.SSLMode = "127.0.0.1", p.Port(), patienceLeast, "disable"
+	})
+	p.Judge(func(m pgtest.Message) pgtest.Fate {
+		if m.Says("begin isolation level repeatable read read only") {
+			return pgtest.Silence
+		}
+		return pgtest.Pass
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patienceLeast+15*time.Second)
+	defer cancel()
+	_, err := d.Survey(ctx, "p")
+	require.NoError(t, ctx.Err(), "nobody has noticed")
+	e := coded(t, err)
+	require.Equal(t, connectors.KindTransient, e.Kind)
+	require.Contains(t, err.Error(), "nothing has moved for")
 }
 
 // Another server behind the address says nothing about the session that is watched.
