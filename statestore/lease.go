@@ -22,7 +22,7 @@ type Claim struct {
 // for as long as the process lives.
 type Leaser interface {
 	// Hold returns nil while p is certainly owned under e: until the time to live after
-	// the last successful renewal was sent, on the monotonic clock. Afterwards it returns
+	// the last successful renewal was sent, on a clock that nobody sets. Afterwards it returns
 	// ErrFenced, for ever. It does no I/O and may be called from anywhere, also before
 	// each commit.
 	Hold(p messages.PipelineID, e messages.Epoch) error

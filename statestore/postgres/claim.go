@@ -232,8 +232,7 @@ func (k *claim) take(ctx context.Context, epoch messages.Epoch) error {
 		}
 		b.Queue("UPDATE _rapidbyte_state.store SET value = $1, sum = $2", row.value, row.sum)
 	}
-	k.store.leases.ask() // the answer may be lost
-	sent := time.Now()
+	sent := k.store.leases.ask()
 	if err := commit(ctx, k.conn, b); err != nil {
 		return err
 	}

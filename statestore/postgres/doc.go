@@ -34,9 +34,10 @@
 //
 // Acquire takes the lease and raises the epoch in one statement. A goroutine renews all
 // leases every third of their time to live, by one statement on a connection of its own.
-// Time is the server's; the owner counts from when the renewal was sent, on its monotonic
-// clock, so that it stops before anybody else begins. The lease only says who may begin:
-// every transaction checks the epoch, here and at the destination.
+// Time is the server's; the owner counts from when the renewal was sent, on a clock that
+// nobody sets and that (on Linux) goes on while the machine sleeps, so that it stops before
+// anybody else begins. The lease only says who may begin: every transaction checks the
+// epoch, here and at the destination.
 //
 // Acquire waits for another owner's lease to run out, but as soon as that one renews it
 // the answer is ErrHeld. An owner whose process ran in the same process space of the same

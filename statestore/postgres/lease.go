@@ -22,28 +22,29 @@ type leases struct {
 	stop  context.CancelFunc
 	done  chan struct{} // closed when the goroutine has ended
 
-	mu   sync.Mutex
-	held map[messages.PipelineID]*held
-	used bool // something was asked for once
+	mu    sync.Mutex
+	clock func() time.Duration // since some moment; goes on while the machine sleeps
+	held  map[messages.PipelineID]*held
+	used  bool // something was asked for once
 }
 
 // held is a lease that is not lost, as far as is known.
 type held struct {
 	epoch    messages.Epoch
-	deadline time.Time // on the monotonic clock
+	deadline time.Duration // on the clock
 	lost     chan struct{}
 	timer    *time.Timer
 }
 
 func newLeases(pool *pgxpool.Pool, owner string, ttl time.Duration) *leases {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &leases{pool: pool, owner: owner, ttl: ttl, stop: cancel, done: make(chan struct{}), held: map[messages.PipelineID]*held{}}
+	l := &leases{pool: pool, owner: owner, ttl: ttl, stop: cancel, done: make(chan struct{}), clock: sinceBoot, held: map[messages.PipelineID]*held{}}
 	go l.run(ctx)
 	return l
 }
 
-// add takes over a lease that was asked for at sent.
-func (l *leases) add(p messages.PipelineID, e messages.Epoch, sent time.Time) error {
+// add takes over a lease that was asked for at sent, as ask returned it.
+func (l *leases) add(p messages.PipelineID, e messages.Epoch, sent time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if old := l.held[p]; old != nil {
@@ -52,15 +53,15 @@ func (l *leases) add(p messages.PipelineID, e messages.Epoch, sent time.Time) er
 		}
 		l.lose(p, old)
 	}
-	left := time.Until(sent.Add(l.ttl))
+	left := sent + l.ttl - l.clock()
 	if left <= 0 {
 		return fmt.Errorf("the server took longer than the lease lasts, %s", l.ttl)
 	}
-	h := &held{epoch: e, deadline: sent.Add(l.ttl), lost: make(chan struct{})}
+	h := &held{epoch: e, deadline: sent + l.ttl, lost: make(chan struct{})}
 	h.timer = time.AfterFunc(left, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.held[p] == h && !time.Now().Before(h.deadline) {
+		if l.held[p] == h && l.clock() >= h.deadline {
 			l.lose(p, h)
 		}
 	})
@@ -68,11 +69,13 @@ func (l *leases) add(p messages.PipelineID, e messages.Epoch, sent time.Time) er
 	return nil
 }
 
-// ask notes that a lease may be taken, so that it is given back even if nobody hears of it.
-func (l *leases) ask() {
+// ask notes that a lease may be taken, so that it is given back even if nobody hears of
+// it, and returns when.
+func (l *leases) ask() (sent time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.used = true
+	return l.clock()
 }
 
 // lose ends a lease. The caller has the lock.
@@ -88,7 +91,7 @@ func (l *leases) find(p messages.PipelineID, e messages.Epoch) *held {
 	if h == nil || h.epoch != e {
 		return nil
 	}
-	if !time.Now().Before(h.deadline) {
+	if l.clock() >= h.deadline {
 		l.lose(p, h)
 		return nil
 	}
@@ -130,13 +133,13 @@ func (l *leases) renew(ctx context.Context) error {
 			ids, before[string(id)], names[string(id)] = append(ids, id), h, p
 		}
 	}
+	sent := l.clock()
 	l.mu.Unlock()
 	if len(ids) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.ttl/3)
 	defer cancel()
-	sent := time.Now()
 	rows, err := l.pool.Query(ctx, renewSQL, l.owner, ids, l.ttl.Microseconds())
 	if err != nil {
 		return err
@@ -161,8 +164,8 @@ func (l *leases) renew(ctx context.Context) error {
 		}
 		delete(before, id)
 		if l.held[p] == h && l.find(p, h.epoch) != nil {
-			h.deadline = sent.Add(l.ttl)
-			h.timer.Reset(time.Until(h.deadline))
+			h.deadline = sent + l.ttl
+			h.timer.Reset(h.deadline - l.clock())
 		}
 	}
 	for id, h := range before {

@@ -160,6 +160,24 @@ func TestPGALeaseThatCannotBeRenewedIsLostInTime(t *testing.T) {
 	require.ErrorIs(t, a.Hold("a", e), statestore.ErrFenced, "for ever")
 }
 
+// A machine that slept past the lease must not go on when it wakes up: its timers have not
+// noticed, and a renewal would be too late.
+func TestPGALeaseIsLostWhileTheMachineSleeps(t *testing.T) {
+	p := newPlace(t)
+	s := open(t, p.ttl(time.Minute))
+	e := acquire(t, s, "a")
+	lost := s.Lost("a", e)
+	s.Sleep(59 * time.Second)
+	require.NoError(t, s.Hold("a", e))
+	require.False(t, isClosed(lost))
+	s.Sleep(time.Second)
+	require.ErrorIs(t, s.Hold("a", e), statestore.ErrFenced)
+	require.True(t, isClosed(lost))
+	younger := acquire(t, s, "a")
+	require.NoError(t, s.Hold("a", younger))
+	require.ErrorIs(t, s.Hold("a", e), statestore.ErrFenced, "for ever")
+}
+
 func TestPGAnOwnerThatWasTakenOverLearnsIt(t *testing.T) {
 	p := newPlace(t)
 	a, b := open(t, p.ttl(2*time.Second)), open(t, p.ttl(2*time.Second))
