@@ -60,9 +60,6 @@ func (s *Store) save(ctx context.Context, p messages.PipelineID, e messages.Epoc
 			rollback(ctx, conn)
 			return nil
 		}
-		if err := failpoint.Hit(failpoint.StateMid); err != nil {
-			return err
-		}
 		if err := commit(ctx, conn, b); err != nil {
 			return err
 		}
