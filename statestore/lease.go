@@ -2,6 +2,7 @@ package statestore
 
 import (
 	"context"
+	"time"
 
 	"rapidbyte.io/node/messages"
 )
@@ -33,4 +34,7 @@ type Leaser interface {
 	// nothing under e after it. Idempotent; of a lease that is lost it does nothing. The
 	// epoch stays used.
 	Release(ctx context.Context, p messages.PipelineID, e messages.Epoch) error
+	// Patience is how long Acquire may wait until the lease of an owner that has gone
+	// silent has run out.
+	Patience() time.Duration
 }

@@ -32,7 +32,7 @@ type Config struct {
 
 const (
 	raisesMax      = 3                // epochs drawn because a destination had met a higher one
-	acquireTimeout = 30 * time.Second // of drawing an epoch and loading the state
+	acquireTimeout = 30 * time.Second // of drawing an epoch and loading the state, beside the wait for a lease
 )
 
 // Actor owns a pipeline.
@@ -153,10 +153,14 @@ func (a *Actor) acquire(c actor.Context, floor messages.Epoch) {
 	if mutant.On(mutant.EpochOfStore) {
 		floor = 0
 	}
+	limit := acquireTimeout
+	if l, ok := store.(statestore.Leaser); ok {
+		limit += l.Patience()
+	}
 	m := &acquired{}
 	a.drawn = m
 	a.worker = flow.Go(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		// Mine: what another owner has taken over meanwhile is not taken back. It may have
 		// finished the run, which would then be done a second time.

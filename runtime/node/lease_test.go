@@ -268,3 +268,22 @@ func TestLeaseThatCannotBeGivenBackIsAWarning(t *testing.T) {
 		require.Contains(t, r.Warnings[0], "the lease could not be given back")
 	})
 }
+
+// A lease that is longer than a claim takes is waited for.
+func TestLeaseOfASilentOwnerIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newLeased(10)
+		w.one.PatienceIs = time.Minute
+		w.store.AcquireFn = func(ctx context.Context, _ messages.PipelineID, _ statestore.Claim) storetest.Fate {
+			timer := time.NewTimer(time.Minute)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+				return storetest.Fate{}
+			case <-ctx.Done():
+				return storetest.Fate{Err: context.Cause(ctx)}
+			}
+		}
+		require.Equal(t, messages.RunCompleted, w.as(t, w.one, nil).State)
+	})
+}

@@ -241,3 +241,6 @@ func (k *claim) take(ctx context.Context, epoch messages.Epoch) error {
 	}
 	return k.store.leases.add(k.p, epoch, sent)
 }
+
+// Patience implements statestore.Leaser.
+func (s *Store) Patience() time.Duration { return s.config.Wait }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/statestore"
@@ -36,6 +37,9 @@ type Owner struct {
 	HoldFn func() error
 	// ReleaseFn, when set, is called before a lease is given back; its error fails that.
 	ReleaseFn func(ctx context.Context) error
+
+	// PatienceIs is what Patience answers.
+	PatienceIs time.Duration
 
 	name     string
 	leases   *Leases
@@ -144,3 +148,6 @@ func (o *Owner) Releases() int {
 	defer o.leases.mu.Unlock()
 	return o.releases
 }
+
+// Patience implements statestore.Leaser.
+func (o *Owner) Patience() time.Duration { return o.PatienceIs }
