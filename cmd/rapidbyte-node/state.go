@@ -109,7 +109,8 @@ again, as run --full-refresh does. Without --stream, all of them. Where the writ
 append, rows that are in the target are there twice then, unless it is emptied.
 
 It says what will happen and asks first. Who cannot be asked adds --yes; without it
-nothing is changed, and the exit code is 64. A running owner of the pipeline is fenced.`
+nothing is changed, and the exit code is 64. While a run owns the pipeline
+it is refused (RB-6002).`
 
 func (a *app) stateResetCommand() *cobra.Command {
 	var streams []string
@@ -149,7 +150,8 @@ behind that checkpoint are read and written again: with upsert the target stays 
 append they are in it twice. A finished load cannot be rewound; reset starts it over.
 
 It says what will happen and asks first. Who cannot be asked adds --yes; without it
-nothing is changed, and the exit code is 64. A running owner of the pipeline is fenced.`
+nothing is changed, and the exit code is 64. While a run owns the pipeline
+it is refused (RB-6002).`
 
 func (a *app) stateRewindCommand() *cobra.Command {
 	var stream string
@@ -164,11 +166,11 @@ func (a *app) stateRewindCommand() *cobra.Command {
 				return usageError{what: "rewind needs a stream", next: "Add `--stream NAME`; `rapidbyte-node state show " + argument(args[0]) + "` lists them."}
 			}
 			out := a.ledger(cmd.Context(), args[0], node.LedgerOptions{}, func(ctx context.Context, l *node.Ledger) (outcome, error) {
-				load, moments, err := l.Moments(ctx, stream)
-				if err != nil {
-					return outcome{}, err
-				}
 				if !cmd.Flags().Changed("to") {
+					load, moments, err := l.Moments(ctx, stream)
+					if err != nil {
+						return outcome{}, err
+					}
 					return stateMoments{Stream: load.Name, Moments: append([]node.Moment{}, moments...)}.outcome(), nil
 				}
 				c, err := l.Rewind(ctx, stream, to)
@@ -179,7 +181,7 @@ func (a *app) stateRewindCommand() *cobra.Command {
 				if !ok {
 					return plan, nil
 				}
-				if c, err = l.ApplyRewind(ctx, stream, moments[to-1].Saved); err != nil {
+				if c, err = l.ApplyRewind(ctx, stream, c.Moment); err != nil {
 					return outcome{}, err
 				}
 				return stateChange{Applied: true, Changes: []node.Change{c}}.outcome(), nil

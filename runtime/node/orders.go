@@ -13,6 +13,7 @@ import (
 
 // Change is what becomes of one load.
 type Change struct {
+	Moment time.Time            `json:"-"`    // of a rewind: when the checkpoint was saved
 	Name   string               `json:"name"` // the stream
 	Number uint64               `json:"number"`
 	Mode   connectors.WriteMode `json:"write_mode,omitempty"`
@@ -232,6 +233,7 @@ func (l *Ledger) Rewind(ctx context.Context, stream string, number int) (Change,
 	if number < 1 || number > len(moments) {
 		return c, l.refuse(r.Name, fmt.Sprintf("there is no kept checkpoint %d; there are %d", number, len(moments)), list)
 	}
+	c.Moment = moments[number-1].Saved
 	for _, t := range r.Tasks {
 		from, to := t.Receipt(), messages.Receipt{}
 		for _, k := range moments[number-1].Tasks {
