@@ -43,7 +43,11 @@ func Start(o Options) *Node {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return o.Logger }))
+	sys := actor.NewActorSystem(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return o.Logger }),
+		// The throttle of the dead-letter log keeps a goroutine for this long, which outlives the run.
+		actor.WithDeadLetterThrottleInterval(100*time.Millisecond),
+	)
 	return &Node{opts: o, sys: sys, root: sys.Root.Spawn(nodeactor.New())}
 }
 
