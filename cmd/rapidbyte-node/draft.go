@@ -237,7 +237,7 @@ func (a *app) copyCommand() *cobra.Command {
 			"  rapidbyte-node copy --from 'file:exports/*.csv' --to duckdb:shop.duckdb",
 		Args: bothEnds, ValidArgsFunction: cobra.NoFileCompletions, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := a.copy(cmd.Context(), o, r)
+			out := profiled(r.profile, cmd.Name(), func() outcome { return a.copy(cmd.Context(), o, r) })
 			a.out = &out
 			return nil
 		},

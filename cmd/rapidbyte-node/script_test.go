@@ -3,8 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +40,7 @@ import (
 //	rows FOLDER PIPELINE TARGET N    the committed JSON Lines of a target: N rows, all distinct
 //	await GLOB [TEXT]                waits until a file is there, and holds the text
 //	newest FOLDER                    removes the newest manifest of a folder
+//	profiles GLOB TYPE N             N profiles that pprof can read, with samples of that type
 func TestScripts(t *testing.T) {
 	testdata, err := filepath.Abs("testdata")
 	require.NoError(t, err)
@@ -54,6 +59,8 @@ func TestScripts(t *testing.T) {
 			"rows":    scriptRows,
 			"await":   scriptAwait,
 			"newest":  scriptNewest,
+
+			"profiles": scriptProfiles,
 		},
 	})
 }
@@ -217,4 +224,96 @@ func scriptNewest(ts *testscript.TestScript, neg bool, args []string) {
 	found, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "m-*.json"))
 	ts.Check(err)
 	ts.Check(os.Remove(slices.Max(found)))
+}
+
+func scriptProfiles(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, "profiles GLOB TYPE N")
+	found, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if strconv.Itoa(len(found)) != args[2] {
+		ts.Fatalf("%d files are %s, want %s", len(found), args[0], args[2])
+	}
+	for _, path := range found {
+		types, err := sampleTypes(path)
+		ts.Check(err)
+		if !slices.Contains(types, args[1]) {
+			ts.Fatalf("%s has samples of %q, want %s", path, types, args[1])
+		}
+	}
+}
+
+// sampleTypes returns the types of the samples of a profile, as profile.proto of pprof
+// defines them.
+func sampleTypes(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(z)
+	if err != nil {
+		return nil, err
+	}
+	const sampleType, stringTable, typeOfValue = 1, 6, 1
+	var texts []string
+	var kinds []uint64
+	err = eachField(raw, func(n uint64, value []byte, _ uint64) error {
+		switch n {
+		case stringTable:
+			texts = append(texts, string(value))
+		case sampleType:
+			return eachField(value, func(n uint64, _ []byte, v uint64) error {
+				if n == typeOfValue {
+					kinds = append(kinds, v)
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	var out []string
+	for _, k := range kinds {
+		if k >= uint64(len(texts)) {
+			return nil, errors.New("a type without a name in " + path)
+		}
+		out = append(out, texts[k])
+	}
+	return out, err
+}
+
+// eachField calls do with each field of a message: its bytes, or its number. A profile has
+// no field of another kind.
+func eachField(raw []byte, do func(n uint64, value []byte, v uint64) error) error {
+	const varint, text = 0, 2
+	for len(raw) > 0 {
+		tag, size := binary.Uvarint(raw)
+		if size <= 0 {
+			return io.ErrUnexpectedEOF
+		}
+		raw = raw[size:]
+		v, size := binary.Uvarint(raw)
+		if size <= 0 {
+			return io.ErrUnexpectedEOF
+		}
+		raw = raw[size:]
+		var value []byte
+		switch tag & 7 {
+		case varint:
+		case text:
+			if v > uint64(len(raw)) {
+				return io.ErrUnexpectedEOF
+			}
+			value, raw, v = raw[:v], raw[v:], 0
+		default:
+			return fmt.Errorf("field %d has wire type %d", tag>>3, tag&7)
+		}
+		if err := do(tag>>3, value, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
