@@ -1,10 +1,8 @@
 package codec
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"math"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -14,10 +12,6 @@ import (
 )
 
 const (
-	signature    = "PGCOPY\n\xff\r\n\x00"
-	headerSize   = len(signature) + 8 // flags and the length of the extension
-	extensionMax = 1 << 20
-
 	firstRows = 1024    // rows of which the first batch thinks
 	tailKeep  = 1 << 20 // bytes of a cut row's buffer that are kept for the next
 )
@@ -64,11 +58,7 @@ func NewDecoder(schema *arrow.Schema, types []*Type, asText []bool, mem memory.A
 	if len(types) != schema.NumFields() || len(asText) != len(types) {
 		return nil, fmt.Errorf("decoder of %d fields: %d types, %d text flags", schema.NumFields(), len(types), len(asText))
 	}
-	for _, l := range []*int64{&limits.BatchRows, &limits.BatchBytes, &limits.RowBytes} {
-		if *l <= 0 || *l > math.MaxInt32/2 { // offsets have 32 bits
-			*l = math.MaxInt32 / 2
-		}
-	}
+	limits = bounded(limits)
 	d := &Decoder{schema: schema, cols: make([]column, len(types)), limits: limits}
 	for i, f := range schema.Fields() {
 		want, text := Field(Column{Name: f.Name, Type: types[i]}, asText[i])
@@ -191,11 +181,8 @@ func (d *Decoder) rows(b []byte) (at int, err error) {
 
 // trailer takes what stands in the place of a count of fields and is none.
 func (d *Decoder) trailer(fields int) error {
-	switch {
-	case d.ended:
-		return d.format("data follows the trailer")
-	case fields != -1:
-		return d.format(fmt.Sprintf("a row has %d fields, want %d", fields, len(d.cols)))
+	if why := badTrailer(fields, len(d.cols), d.ended); why != "" {
+		return d.format(why)
 	}
 	d.ended = true
 	return nil
@@ -280,24 +267,12 @@ func (d *Decoder) grow() {
 }
 
 func (d *Decoder) header(b []byte) (int, error) {
-	if n := min(len(b), len(signature)); !bytes.Equal(b[:n], []byte(signature[:n])) {
-		return 0, d.format("the signature is missing")
+	n, need, why := copyHeader(b)
+	if why != "" {
+		return 0, d.format(why)
 	}
-	if d.need = headerSize; len(b) < headerSize {
-		return 0, nil
-	}
-	if flags := binary.BigEndian.Uint32(b[len(signature):]); flags>>16 != 0 {
-		return 0, d.format(fmt.Sprintf("unknown flags %#x", flags))
-	}
-	extension := binary.BigEndian.Uint32(b[len(signature)+4:])
-	if extension > extensionMax {
-		return 0, d.format("the header is too long")
-	}
-	if d.need = headerSize + int(extension); len(b) < d.need {
-		return 0, nil
-	}
-	d.begun = true
-	return d.need, nil
+	d.need, d.begun = need, n > 0
+	return n, nil
 }
 
 // bound is never below footprint, and cheaper.
