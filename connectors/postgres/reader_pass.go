@@ -305,14 +305,15 @@ func (p *pass) copyAll(ctx context.Context, q query.Stream, take func(context.Co
 	if p.decoder, err = codec.NewDecoder(r.all, types, text, r.mem, r.limits()); err != nil {
 		return err
 	}
-	rows, err := r.conn.CopyOut(ctx, query.Copy(sql), func(payload []byte) error {
+	rows, err := r.conn.CopyOutMessages(ctx, query.Copy(sql), func(messages []byte) error {
 		p.alive.Add(1)
-		err := p.decoder.Append(payload)
+		done, err := p.decoder.AppendMessages(messages)
 		for errors.Is(err, codec.ErrFull) {
 			if err := p.give(ctx, take); err != nil {
 				return err
 			}
-			err = p.decoder.Append(payload)
+			messages = messages[done:]
+			done, err = p.decoder.AppendMessages(messages)
 		}
 		return err
 	})

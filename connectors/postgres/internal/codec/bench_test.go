@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -135,18 +136,49 @@ func perValue(b *testing.B, cols int, spent time.Duration) {
 	b.ReportMetric(float64(spent)/rows, "cpu-ns/row")
 }
 
+// messagesOf returns rec as CopyData messages of one row each.
+func messagesOf(t testing.TB, cols []Column, rec arrow.RecordBatch) (out []byte) {
+	for _, row := range rowsOf(t, cols, rec) {
+		out = append(out, 'd')
+		out = binary.BigEndian.AppendUint32(out, uint32(4+len(row)))
+		out = append(out, row...)
+	}
+	return out
+}
+
+// keeper is an allocator that gives the memory of a batch to the next one, as readers do.
+type keeper map[int][][]byte
+
+// Allocate implements memory.Allocator.
+func (k keeper) Allocate(size int) []byte {
+	if l := len(k[size]); l > 0 {
+		b := k[size][l-1]
+		k[size] = k[size][:l-1]
+		return b
+	}
+	return make([]byte, size)
+}
+
+// Reallocate implements memory.Allocator.
+func (k keeper) Reallocate(size int, b []byte) []byte {
+	out := k.Allocate(size)
+	copy(out, b)
+	k.Free(b)
+	return out
+}
+
+// Free implements memory.Allocator.
+func (k keeper) Free(b []byte) { k[len(b)] = append(k[len(b)], b) }
+
 func benchDecode(b *testing.B, cols []Column) {
-	rec := benchRecord(cols, benchRows)
-	payloads := rowsOf(b, cols, rec)
-	d := newDecoder(b, cols, memory.DefaultAllocator, connectors.Limits{BatchRows: benchRows, BatchBytes: 1 << 30, RowBytes: 1 << 20})
+	messages := messagesOf(b, cols, benchRecord(cols, benchRows))
+	d := newDecoder(b, cols, keeper{}, connectors.Limits{BatchRows: benchRows, BatchBytes: 1 << 30, RowBytes: 1 << 20})
 	require.NoError(b, d.Append(AppendHeader(nil)))
 	b.ReportAllocs()
 	begin := cpu()
 	for b.Loop() {
-		for _, p := range payloads {
-			if err := d.Append(p); err != nil {
-				b.Fatal(err)
-			}
+		if _, err := d.AppendMessages(messages); err != nil {
+			b.Fatal(err)
 		}
 		d.Take().Release()
 	}

@@ -88,6 +88,10 @@ func (d *Decoder) row(b []byte) int {
 func isASCII(v []byte) bool {
 	const high = 0x8080808080808080
 	var bits uint64
+	for len(v) >= 32 {
+		bits |= binary.LittleEndian.Uint64(v) | binary.LittleEndian.Uint64(v[8:]) | binary.LittleEndian.Uint64(v[16:]) | binary.LittleEndian.Uint64(v[24:])
+		v = v[32:]
+	}
 	for len(v) >= 8 {
 		bits |= binary.LittleEndian.Uint64(v)
 		v = v[8:]
@@ -235,6 +239,12 @@ func (c *column) putInterval(n int, v []byte) *fault {
 }
 
 func (c *column) putDecimal(n int, v []byte) *fault {
+	if c.op == opDecimal128 {
+		if u, negative, ok := c.shape.small(v); ok {
+			put128(c.fix[16*n:16*n+16], u, negative)
+			return nil
+		}
+	}
 	x, f := parseNumber(v)
 	if f != nil {
 		return f

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 )
 
@@ -113,6 +114,59 @@ func (s decimalShape) admit(x number) (groups int, f *fault) {
 	return groups, nil
 }
 
+// small returns the magnitude of the numeric in v times 10^scale, if four groups and
+// what the scale cuts from a fifth hold it. If not ok, v is longer, or wrong.
+func (s decimalShape) small(v []byte) (u uint64, negative, ok bool) {
+	if len(v) < numericHead {
+		return 0, false, false
+	}
+	head := binary.BigEndian.Uint64(v) // count, weight, sign, display scale
+	n, digits := int(head>>48), v[numericHead:]
+	groups := int(int16(head>>32)) + 1 + s.scale>>2
+	if len(digits) != 2*n || head>>16&^signNegative&0xffff != 0 || head&0xffff > dscaleMax {
+		return 0, false, false
+	}
+	if n == 0 {
+		return 0, false, true
+	}
+	r := s.scale & 3
+	if groups < 0 || groups > 4 || n > groups+1 || n > groups && r == 0 {
+		return 0, false, false
+	}
+	bad := digits[0]|digits[1] == 0 // no server sends that
+	whole := min(groups, n)
+	for i := range whole {
+		g := uint64(binary.BigEndian.Uint16(digits[2*i:]))
+		bad = bad || g >= numericBase
+		u = u*numericBase + g
+	}
+	u *= pow10[4*(groups-whole)]
+	if r > 0 {
+		var g uint32
+		if n > groups {
+			g = uint32(binary.BigEndian.Uint16(digits[2*groups:]))
+		}
+		unit := uint32(pow10[4-r])
+		q := g / unit
+		bad = bad || g >= numericBase || q*unit != g
+		u = u*pow10[r] + uint64(q)
+	}
+	if bad || s.precision < len(pow10) && u >= pow10[s.precision] {
+		return 0, false, false
+	}
+	return u, head&(signNegative<<16) != 0, true
+}
+
+// put128 writes a decimal128 of magnitude u.
+func put128(to []byte, u uint64, negative bool) {
+	var hi uint64
+	if negative && u > 0 {
+		u, hi = -u, math.MaxUint64
+	}
+	binary.LittleEndian.PutUint64(to, u)
+	binary.LittleEndian.PutUint64(to[8:], hi)
+}
+
 // words128 returns x times 10^scale; the shape has at most 38 digits.
 func (s decimalShape) words128(x number) (hi, lo uint64, f *fault) {
 	groups, f := s.admit(x)
@@ -200,53 +254,65 @@ func (x number) appendText(dst []byte) ([]byte, *fault) {
 	case signNegative:
 		dst = append(dst, '-')
 	}
+	p := len(dst)
+	dst = dst[:cap(dst)]
 	if x.weight < 0 {
-		dst = append(dst, '0')
+		dst[p] = '0'
+		p++
 	} else {
-		dst = appendHead(dst, x.group(0))
+		p += putHead(dst[p:], x.group(0))
 		for i := 1; i <= x.weight; i++ {
-			dst = appendGroup(dst, x.group(i))
+			putGroup(dst[p:], x.group(i))
+			p += 4
 		}
 	}
 	if x.dscale > 0 {
-		dst = append(dst, '.')
-		end := len(dst) + x.dscale
-		i := x.weight + 1
-		for ; len(dst) < end; i++ {
-			if i < 0 {
-				dst = append(dst, "0000"...)
-				continue
+		dst[p] = '.'
+		p++
+		end := p + x.dscale
+		for i := x.weight + 1; p < end; i++ {
+			var g uint64
+			if i >= 0 {
+				g = x.group(i)
 			}
-			dst = appendGroup(dst, x.group(i))
+			putGroup(dst[p:], g)
+			p += 4
 		}
-		for _, c := range dst[end:] {
+		for _, c := range dst[end:p] {
 			if c != '0' {
-				return dst, faultNumeric
+				return dst[:p], faultNumeric
 			}
 		}
-		dst = dst[:end]
+		p = end
 	}
 	// The server never sends digits behind the display scale: they would be lost.
 	if shown := x.weight + 1 + (x.dscale+3)/4; x.count() > max(shown, 0) {
-		return dst, faultNumeric
+		return dst[:p], faultNumeric
 	}
-	return dst, nil
+	return dst[:p], nil
 }
 
-func appendGroup(dst []byte, g uint64) []byte {
-	return append(dst, byte('0'+g/1000), byte('0'+g/100%10), byte('0'+g/10%10), byte('0'+g%10))
+// pairs are the numbers of two digits, as they are written, the first digit lowest.
+var pairs = func() (p [100]uint32) {
+	for i := range p {
+		p[i] = uint32('0'+i/10) | uint32('0'+i%10)<<8
+	}
+	return p
+}()
+
+// putGroup writes the four digits of g.
+func putGroup(dst []byte, g uint64) { binary.LittleEndian.PutUint32(dst, fourDigits(g)) }
+
+func fourDigits(g uint64) uint32 {
+	hi := g / 100
+	return pairs[hi] | pairs[g-100*hi]<<16
 }
 
-// appendHead writes the first group, without leading zeros.
-func appendHead(dst []byte, g uint64) []byte {
-	if g >= 1000 {
-		dst = append(dst, byte('0'+g/1000))
-	}
-	if g >= 100 {
-		dst = append(dst, byte('0'+g/100%10))
-	}
-	if g >= 10 {
-		dst = append(dst, byte('0'+g/10%10))
-	}
-	return append(dst, byte('0'+g%10))
+// putHead writes the first group, without leading zeros, and returns its length. dst
+// has room for four digits.
+func putHead(dst []byte, g uint64) int {
+	four := fourDigits(g)
+	zeros := bits.TrailingZeros32((four^0x30303030)|1<<24) &^ 7
+	binary.LittleEndian.PutUint32(dst, four>>zeros)
+	return 4 - zeros/8
 }

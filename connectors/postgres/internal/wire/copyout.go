@@ -8,6 +8,16 @@ import (
 // valid until row returns. It returns the number of rows in the command tag. An
 // error of row ends the connection and is returned as it is.
 func (c *Conn) CopyOut(ctx context.Context, sql string, row func(payload []byte) error) (rows int64, err error) {
+	return c.copyOut(ctx, sql, row)
+}
+
+// CopyOutMessages is CopyOut for those who understand messages: take gets as many of them
+// as have arrived, whole, each with its type, which is d, and its length.
+func (c *Conn) CopyOutMessages(ctx context.Context, sql string, take func(messages []byte) error) (rows int64, err error) {
+	return c.copyOut(ctx, sql, func(body []byte) error { return take(c.in.run('d', len(body))) })
+}
+
+func (c *Conn) copyOut(ctx context.Context, sql string, row func(body []byte) error) (rows int64, err error) {
 	if err := c.begin(); err != nil {
 		return 0, err
 	}

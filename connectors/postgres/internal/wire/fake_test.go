@@ -215,8 +215,14 @@ func FuzzFrames(f *testing.F) {
 			require.Equal(t, rest[0], typ)
 			size := int(binary.BigEndian.Uint32(rest[1:])) + 1
 			require.True(t, bytes.Equal(rest[headerSize:size], body))
-			rest = rest[size:]
 			decodeAnything(typ, body)
+			run := frames.run(typ, len(body))
+			require.True(t, len(run) == size || len(run) > size && len(run) <= runMax)
+			require.True(t, bytes.HasPrefix(rest, run))
+			for rest = rest[len(run):]; len(run) > 0; run = run[size:] {
+				size = int(binary.BigEndian.Uint32(run[1:])) + 1
+				require.True(t, run[0] == typ && size <= len(run), "a run is of whole messages of one type")
+			}
 		}
 	})
 }

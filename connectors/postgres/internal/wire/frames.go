@@ -10,6 +10,7 @@ const (
 	readBuffer = 512 << 10 // bytes; one read of a busy socket rarely gives more
 	bodyMax    = 1 << 30   // bytes of one message; the server itself makes none larger
 	headerSize = 5         // type and length
+	runMax     = 64 << 10  // bytes of messages that are given on together: they stay in the cache
 )
 
 // frames cuts what is read into messages. It owns its buffer; a body is valid
@@ -43,6 +44,21 @@ func (f *frames) next() (byte, []byte, error) {
 	body := f.buf[f.r+headerSize : f.r+int(size) : f.r+int(size)]
 	f.r += int(size)
 	return typ, body, nil
+}
+
+// run returns the message that next has just returned, whose body is len(body) long, and
+// the messages of its type behind it that are whole in the buffer, as they were sent.
+// Together they have at most runMax bytes, unless the first alone has more.
+func (f *frames) run(typ byte, body int) []byte {
+	from := f.r - body - headerSize
+	for f.w-f.r >= headerSize && f.buf[f.r] == typ {
+		size := int64(binary.BigEndian.Uint32(f.buf[f.r+1:])) + 1
+		if size < headerSize || int64(f.r-from)+size > runMax || int64(f.w-f.r) < size {
+			break // next has something to say about it, or more to read
+		}
+		f.r += int(size)
+	}
+	return f.buf[from:f.r:f.r]
 }
 
 // checkSize refuses lengths that no server sends.

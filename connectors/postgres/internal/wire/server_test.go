@@ -90,6 +90,37 @@ func TestPGCopyBothWays(t *testing.T) {
 	}
 }
 
+// TestPGCopyOutMessages: runs of messages are the payloads that CopyOut gives, in order,
+// also where one is larger than the buffer.
+func TestPGCopyOutMessages(t *testing.T) {
+	_, _, c := fresh(t)
+	exec(t, c, "CREATE TABLE a (x int, y text); INSERT INTO a SELECT i, repeat('x', CASE i WHEN 7777 THEN 2000000 ELSE i % 300 END) FROM generate_series(1, 20000) i")
+	const sql = "COPY a TO STDOUT (FORMAT binary)"
+	var want, got []byte
+	n, err := c.CopyOut(t.Context(), sql, func(p []byte) error {
+		want = append(want, p...)
+		return nil
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, 20000, n)
+	calls, messages := 0, 0
+	n, err = c.CopyOutMessages(t.Context(), sql, func(run []byte) error {
+		for calls++; len(run) > 0; messages++ {
+			require.Equal(t, byte('d'), run[0])
+			size := 1 + int(binary.BigEndian.Uint32(run[1:]))
+			got, run = append(got, run[headerSize:size]...), run[size:]
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, 20000, n)
+	require.True(t, bytes.Equal(want, got))
+	require.Less(t, 2*calls, messages, "messages come together")
+	_, err = c.CopyOutMessages(t.Context(), sql, func([]byte) error { return errEnough })
+	require.ErrorIs(t, err, errEnough)
+	require.True(t, c.Broken())
+}
+
 // lines is a payload of text COPY behind the headroom.
 func lines(text string) []byte { return append(make([]byte, Headroom), text...) }
 
