@@ -15,17 +15,19 @@ const (
 	cellFix4                   //
 	cellFix2                   //
 	cellStamp                  // microseconds, all of them kept
-	cellText                   // 32-bit offsets, no length to check
+	cellText                   // text or binary of 32-bit offsets
 	cellConstant               // the same in every row
 	cellNull                   // a column of nulls
 	cellBool                   //
 	cellInt                    // whole number into one of another width
 	cellFloat                  // whole number or float into a float
-	cellDate                   //
+	cellDay                    // date of days
+	cellDate                   // of any unit
+	cellClock                  // time of day of microseconds, all of them kept
 	cellTime                   // and time stamps, of any unit
 	cellInterval               //
 	cellFixed                  // bytes of a fixed width
-	cellBytes                  // texts and binaries of any layout
+	cellBytes                  // texts and binaries of other layouts
 	cellChar                   //
 	cellUUID                   // from its text
 	cellJSONB                  // from text
@@ -70,6 +72,14 @@ type cell struct {
 	oid      uint32  // array: of the elements
 	elem     *cell   // array: element; dictionary: value
 	constant []byte
+
+	most    int    // bytes that a value takes at most if quick or row writes it, but for texts
+	texts   bool   // of 32-bit offsets
+	longest int    // text: bytes that are few enough, whatever the characters
+	up      uint64 // decimal: makes a value whole groups; 0: not written quickly
+	behind  int    // decimal: groups behind the point
+
+	clean bool // texts: those of the stretch at hand are what they should be
 
 	// Of the batch at hand. fix begins at its first value, valid does not.
 	fix, data, valid []byte

@@ -41,9 +41,9 @@ func (c *cell) put(dst []byte, j int) ([]byte, *fault) {
 		return c.putInt(dst, j)
 	case cellFloat:
 		return c.putFloat(dst, j)
-	case cellDate:
+	case cellDay, cellDate:
 		return c.putDate(dst, j)
-	case cellStamp, cellTime:
+	case cellStamp, cellClock, cellTime:
 		return c.putTime(dst, j)
 	case cellInterval:
 		return c.putInterval(dst, j)
@@ -110,9 +110,17 @@ func (c *cell) text(v []byte) *fault {
 // plainASCII reports whether v has only bytes 1 to 127.
 func plainASCII(v []byte) bool {
 	const high, low = 0x8080808080808080, 0x0101010101010101
+	for len(v) >= 32 {
+		a, b := binary.LittleEndian.Uint64(v), binary.LittleEndian.Uint64(v[8:])
+		c, d := binary.LittleEndian.Uint64(v[16:]), binary.LittleEndian.Uint64(v[24:])
+		if (a|(a-low)|b|(b-low)|c|(c-low)|d|(d-low))&high != 0 { // some byte is above 127, or was 0 and borrowed
+			return false
+		}
+		v = v[32:]
+	}
 	for len(v) >= 8 {
 		w := binary.LittleEndian.Uint64(v)
-		if (w|(w-low))&high != 0 { // some byte is above 127, or was 0 and borrowed
+		if (w|(w-low))&high != 0 {
 			return false
 		}
 		v = v[8:]

@@ -1,9 +1,12 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 )
@@ -25,7 +28,11 @@ type Encoder struct {
 	schema *arrow.Schema
 	seen   *arrow.Schema // of the batch before, found equal to schema
 	bare   bool          // rows without their count of fields
+	room   int           // bytes that the rest of a stretch takes at most
 }
+
+// stretch is how many rows are looked at column by column before they are written.
+const stretch = 256
 
 // NewEncoder returns an Encoder of batches of schema into rows of targets. A
 // *FitError names the first column whose type has no exact conversion into its
@@ -50,6 +57,7 @@ func NewEncoder(schema *arrow.Schema, targets []Target) (*Encoder, error) {
 			return nil, &FitError{Column: f.Name, From: from(f), To: t.Type.SQL, Why: why}
 		}
 		c.field = t.Field
+		c.hasten()
 		if e.cells[i] = *c; c.cast {
 			e.casts[i], e.wire[i] = true, plain("text")
 		}
@@ -85,15 +93,20 @@ func (e *Encoder) Encode(dst []byte, rec arrow.RecordBatch, from, to int64, soft
 		}
 	}
 	defer e.unbind()
-	for row := from; row < to; row++ {
-		if len(dst) >= soft {
-			return dst, row, nil
-		}
-		start := len(dst)
-		var bad int
-		var f *fault
-		if dst, bad, f = e.row(dst, int(row)); f != nil {
-			return dst[:start], row, e.valueError(rec, bad, row, f)
+	for row := from; row < to; {
+		end := min(row+stretch, to)
+		e.room = e.prepare(int(row), int(end))
+		dst = slices.Grow(dst, e.room)
+		for ; row < end; row++ {
+			if len(dst) >= soft {
+				return dst, row, nil
+			}
+			start := len(dst)
+			var bad int
+			var f *fault
+			if dst, bad, f = e.row(dst, int(row)); f != nil {
+				return dst[:start], row, e.valueError(rec, bad, row, f)
+			}
 		}
 	}
 	return dst, max(from, to), nil
@@ -135,50 +148,85 @@ func (e *Encoder) valueError(rec arrow.RecordBatch, bad int, row int64, f *fault
 	return err
 }
 
-// row appends one row; bad is the cell that has no value for it.
+// prepare looks at rows [from, to) of the batch column by column: it notes which texts need
+// no look of their own, and returns how many bytes the rows take at most, but for the cells
+// that row does not write itself.
+func (e *Encoder) prepare(from, to int) (room int) {
+	n := to - from
+	room = 2*n + 16
+	for i := range e.cells {
+		c := &e.cells[i]
+		room += n * c.most
+		c.clean = false
+		if !c.texts || len(c.fix) < 4*(to+1) {
+			continue
+		}
+		v := c.data[binary.LittleEndian.Uint32(c.fix[4*from:]):binary.LittleEndian.Uint32(c.fix[4*to:])]
+		room += len(v)
+		c.clean = !c.check || plainASCII(v) && (c.op != cellJSONB || bytes.IndexByte(v, '\\') < 0)
+	}
+	return room
+}
+
+// row appends one row; bad is the cell that has no value for it. dst has room for what
+// prepare has counted.
 func (e *Encoder) row(dst []byte, j int) (out []byte, bad int, f *fault) {
+	p, b := len(dst), dst[:cap(dst)]
 	if !e.bare {
-		dst = binary.BigEndian.AppendUint16(dst, uint16(len(e.cells)))
+		binary.BigEndian.PutUint16(b[p:], uint16(len(e.cells)))
+		p += 2
 	}
 	for i := range e.cells {
 		c := &e.cells[i]
 		if c.valid != nil {
 			if k := c.off + j; c.valid[k>>3]&(1<<(k&7)) == 0 {
-				dst = append(dst, 0xff, 0xff, 0xff, 0xff)
+				binary.BigEndian.PutUint32(b[p:], math.MaxUint32)
+				p += 4
 				continue
 			}
 		}
 		switch c.op {
 		case cellFix8:
-			dst = append(dst, 0, 0, 0, 8)
-			dst = binary.BigEndian.AppendUint64(dst, binary.LittleEndian.Uint64(c.fix[8*j:]))
+			to := b[p : p+12]
+			binary.BigEndian.PutUint32(to, 8)
+			binary.BigEndian.PutUint64(to[4:], binary.LittleEndian.Uint64(c.fix[8*j:]))
+			p += 12
 		case cellFix4:
-			dst = append(dst, 0, 0, 0, 4)
-			dst = binary.BigEndian.AppendUint32(dst, binary.LittleEndian.Uint32(c.fix[4*j:]))
+			to := b[p : p+8]
+			binary.BigEndian.PutUint64(to, 4<<32|uint64(binary.LittleEndian.Uint32(c.fix[4*j:])))
+			p += 8
 		case cellStamp:
 			us := int64(binary.LittleEndian.Uint64(c.fix[8*j:]))
 			if us < stampMin {
 				return dst, i, faultServerRange
 			}
-			dst = append(dst, 0, 0, 0, 8)
-			dst = binary.BigEndian.AppendUint64(dst, uint64(us-epochMicros))
+			to := b[p : p+12]
+			binary.BigEndian.PutUint32(to, 8)
+			binary.BigEndian.PutUint64(to[4:], uint64(us-epochMicros))
+			p += 12
 		case cellText:
-			at, end := binary.LittleEndian.Uint32(c.fix[4*j:]), binary.LittleEndian.Uint32(c.fix[4*j+4:])
-			v := c.data[at:end]
-			if !plainASCII(v) {
-				if f = textFault(v); f != nil {
+			v := c.data[binary.LittleEndian.Uint32(c.fix[4*j:]):binary.LittleEndian.Uint32(c.fix[4*j+4:])]
+			if !c.clean || len(v) > c.longest {
+				if f = c.text(v); f != nil {
 					return dst, i, f
 				}
 			}
-			dst = binary.BigEndian.AppendUint32(dst, uint32(len(v)))
-			dst = append(dst, v...)
+			binary.BigEndian.PutUint32(b[p:], uint32(len(v)))
+			p += 4
+			p += copy(b[p:], v)
 		default:
-			if dst, f = c.put(dst, j); f != nil {
+			if k := c.quick(b[p:], j); k > 0 {
+				p += k
+				continue
+			}
+			if dst, f = c.put(b[:p], j); f != nil {
 				return dst, i, f
 			}
+			dst = slices.Grow(dst, e.room)
+			p, b = len(dst), dst[:cap(dst)]
 		}
 	}
-	return dst, 0, nil
+	return b[:p], 0, nil
 }
 
 // AppendHeader appends what binary COPY begins with.

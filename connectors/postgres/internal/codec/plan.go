@@ -70,7 +70,9 @@ func (c *cell) planPlain(dt arrow.DataType, t *Type) bool {
 		c.op = cellFixed
 		return c.form == formBytea || c.form == formUUID && c.width == 16
 	case arrow.DATE32, arrow.DATE64:
-		c.op = cellDate
+		if c.op = cellDate; dt.ID() == arrow.DATE32 {
+			c.op = cellDay
+		}
 		return c.form == formDate
 	case arrow.DECIMAL32, arrow.DECIMAL64, arrow.DECIMAL128, arrow.DECIMAL256:
 		return c.planDecimal(dt.(arrow.DecimalType), t) //nolint:errcheck // by its ID
@@ -135,7 +137,9 @@ func (c *cell) planTime(dt arrow.DataType, t *Type) bool {
 	case *arrow.Time32Type:
 		unit = dt.Unit
 	case *arrow.Time64Type:
-		unit = dt.Unit
+		if unit = dt.Unit; unit == arrow.Microsecond && c.unit == 1 {
+			c.op = cellClock
+		}
 	case *arrow.TimestampType:
 		unit, c.shift = dt.Unit, -epochMicros
 		if want := formTimestampTZ; c.form != want && (dt.TimeZone != "" || c.form != formTimestamp) || c.form == want && dt.TimeZone == "" {
@@ -201,13 +205,7 @@ func (c *cell) planText(f arrow.Field, t *Type) (why string) {
 		if c.charsMax = t.chars(); t.root().Name == "name" {
 			c.bytesMax = nameMax
 		}
-		if c.lay == layout32 && c.charsMax < 0 && c.bytesMax < 0 {
-			c.op = cellText
-		}
 	case c.form == formText && isSame:
-		if c.lay == layout32 {
-			c.op = cellText
-		}
 	case c.form == formChar:
 		c.op = cellChar
 	case c.form == formJSON && (mark == metaTextJSON || of(formJSON, formJSONB)):
