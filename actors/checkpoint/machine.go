@@ -14,8 +14,11 @@ type Machine struct {
 	pipeline messages.PipelineID
 	epoch    messages.Epoch
 	state    state
-	parts    map[messages.PartID]*part // of the current load of each name
+	parts    map[messages.PartID]*part    // of the current load of each name
+	members  map[string][]messages.PartID // of parts, by the name of the load
 	loads    map[string]*load
+	unsure   map[messages.PartID]bool // parts that may have more than is saved; of the others nobody has to be looked at
+	marks    map[string]bool          // names of loads whose mark may not be saved
 	saveID   uint64
 	saving   *Save                  // in flight; nil: none
 	covers   map[messages.PartID]at // what the save in flight covers, per running task
@@ -51,7 +54,8 @@ type load struct {
 func NewMachine(p messages.PipelineID, e messages.Epoch) *Machine {
 	return &Machine{
 		pipeline: p, epoch: e,
-		parts: map[messages.PartID]*part{}, loads: map[string]*load{},
+		parts: map[messages.PartID]*part{}, loads: map[string]*load{}, members: map[string][]messages.PartID{},
+		unsure: map[messages.PartID]bool{}, marks: map[string]bool{},
 	}
 }
 
@@ -90,7 +94,7 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 		m.loads[id.Name] = &load{id: id}
 	}
 	for _, d := range ev.Durable {
-		m.parts[d.Part] = &part{durable: d}
+		m.add(d)
 		if l := m.loads[d.Load]; l == nil || l.id.Number < d.Version.Load {
 			m.loads[d.Load] = &load{id: d.LoadID()}
 		}
@@ -98,12 +102,20 @@ func (m *Machine) onRecovered(ev Recovered) []Effect {
 	for _, id := range ev.Finished {
 		if l := m.loads[id.Name]; l != nil && l.id == id {
 			l.finished = true
+			m.marks[id.Name] = true
 		}
 	}
 	if ahead := m.compare(ev); len(ahead) > 0 && !mutant.On(mutant.TrustStore) {
 		return m.stop(Stop{Err: ErrStateAhead, Ahead: ahead})
 	}
-	return append(m.save(), m.finish()...)
+	return append(m.save(), m.finishAll()...)
+}
+
+// add takes over a part at its durable receipt.
+func (m *Machine) add(d messages.Receipt) {
+	m.parts[d.Part] = &part{durable: d}
+	m.members[d.Load] = append(m.members[d.Load], d.Part)
+	m.unsure[d.Part] = true
 }
 
 // compare takes over what the state store knows, and returns where it is ahead.
@@ -136,14 +148,20 @@ func (m *Machine) compare(ev Recovered) []Ahead {
 
 func (m *Machine) onBegan(ev Began) []Effect {
 	if l := m.loads[ev.Load.Name]; l != nil && l.id.Number >= ev.Load.Number {
-		return m.finish() // begun before the crash, and perhaps complete; Recovered told us
+		return m.finish(ev.Load.Name) // begun before the crash, and perhaps complete; Recovered told us
 	}
-	maps.DeleteFunc(m.parts, func(_ messages.PartID, p *part) bool { return p.durable.Load == ev.Load.Name })
+	for _, id := range m.members[ev.Load.Name] {
+		if p := m.parts[id]; p != nil && p.durable.Load == ev.Load.Name {
+			delete(m.parts, id)
+		}
+	}
+	delete(m.members, ev.Load.Name)
 	m.loads[ev.Load.Name] = &load{id: ev.Load}
 	for _, id := range ev.Parts {
-		m.parts[id] = &part{durable: messages.Receipt{
-			Part: id, Load: ev.Load.Name, Version: messages.Version{Load: ev.Load.Number},
-		}}
+		m.add(messages.Receipt{Part: id, Load: ev.Load.Name, Version: messages.Version{Load: ev.Load.Number}})
+	}
+	if len(ev.Parts) == 0 { // nothing of it will be saved
+		return append(m.save(), m.finish(ev.Load.Name)...)
 	}
 	return m.save()
 }
@@ -158,6 +176,7 @@ func (m *Machine) onStarted(ev Started) []Effect {
 	}
 	p.running = at{token: ev.Token}
 	p.durable = ev.Receipt // how an unknown COMMIT ended
+	m.unsure[ev.Receipt.Part] = true
 	return m.save()
 }
 
@@ -177,11 +196,13 @@ func (m *Machine) onAcked(ev Acked) []Effect {
 		return nil // late or doubled: a newer ack said it all
 	}
 	p.durable = r
+	m.unsure[r.Part] = true
 	if mutant.On(mutant.AckCoversOthers) {
 		for id, o := range m.parts {
 			if o.durable.LoadID() == r.LoadID() {
 				o.durable.Version, o.durable.Position, o.durable.Final = r.Version, r.Position, r.Final
 				o.durable.Part = id
+				m.unsure[id] = true
 			}
 		}
 	}
@@ -207,14 +228,18 @@ func (m *Machine) save() []Effect {
 func (m *Machine) unsaved() (Save, map[messages.PartID]at) {
 	s := Save{ID: m.saveID + 1}
 	covers := map[messages.PartID]at{}
-	for _, id := range slices.Sorted(maps.Keys(m.parts)) {
-		if p := m.parts[id]; p.durable.Version.Compare(p.saved.Version) > 0 {
+	for _, id := range slices.Sorted(maps.Keys(m.unsure)) {
+		if p := m.parts[id]; p == nil || p.durable.Version.Compare(p.saved.Version) <= 0 {
+			delete(m.unsure, id)
+		} else {
 			s.Receipts = append(s.Receipts, p.durable) // I1: K is only ever a copy of D
 			covers[id] = p.running
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
-		if l := m.loads[name]; l.finished && !l.savedFinished {
+	for _, name := range slices.Sorted(maps.Keys(m.marks)) {
+		if l := m.loads[name]; l == nil || !l.finished || l.savedFinished {
+			delete(m.marks, name)
+		} else {
 			s.Finished = append(s.Finished, l.id)
 		}
 	}
@@ -228,7 +253,9 @@ func (m *Machine) onSaved(ev Saved) []Effect {
 	done := *m.saving
 	m.saving = nil
 	var out []Effect
+	touched := map[string]bool{}
 	for _, r := range done.Receipts {
+		touched[r.Load] = true
 		p := m.parts[r.Part]
 		if p == nil || p.durable.LoadID() != r.LoadID() {
 			continue // the load began again meanwhile
@@ -245,33 +272,41 @@ func (m *Machine) onSaved(ev Saved) []Effect {
 		}
 	}
 	for _, id := range done.Finished {
+		touched[id.Name] = true
 		if l := m.loads[id.Name]; l.id == id {
 			l.savedFinished = true
 		}
 	}
-	return append(append(out, m.finish()...), m.save()...)
+	return append(append(out, m.finish(slices.Sorted(maps.Keys(touched))...)...), m.save()...)
 }
 
-// finish asks for every load whose parts are all final and persisted, and
+// finish asks for those of the loads whose parts are all final and persisted, and
 // reports those that are finished; both may be repeated.
-func (m *Machine) finish() []Effect {
+func (m *Machine) finish(names ...string) []Effect {
 	var out []Effect
-	partial := map[string]bool{} // I5: one part of two moves nothing
-	for _, p := range m.parts {
-		if !p.saved.Final && (!p.durable.Final || !mutant.On(mutant.FinishEarly)) {
-			partial[p.durable.Load] = true
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(m.loads)) {
+	for _, name := range names {
 		l := m.loads[name]
 		switch {
+		case l == nil:
 		case l.savedFinished:
 			out = append(out, Done{l.id})
-		case !partial[name] && !l.finished:
+		case !l.finished && !m.partial(name):
 			out = append(out, FinishLoad{l.id})
 		}
 	}
 	return out
+}
+
+// finishAll is finish for every load.
+func (m *Machine) finishAll() []Effect { return m.finish(slices.Sorted(maps.Keys(m.loads))...) }
+
+// partial reports whether some part of a load is not final and persisted (I5: one part of
+// two moves nothing).
+func (m *Machine) partial(name string) bool {
+	return slices.ContainsFunc(m.members[name], func(id messages.PartID) bool {
+		p := m.parts[id]
+		return p != nil && p.durable.Load == name && !p.saved.Final && (!p.durable.Final || !mutant.On(mutant.FinishEarly))
+	})
 }
 
 func (m *Machine) onSaveFailed(ev SaveFailed) []Effect {
@@ -288,12 +323,13 @@ func (m *Machine) onSaveFailed(ev SaveFailed) []Effect {
 func (m *Machine) onFinished(ev Finished) []Effect {
 	if l := m.loads[ev.Load.Name]; l != nil && l.id == ev.Load {
 		l.finished = true
+		m.marks[ev.Load.Name] = true
 	}
 	return m.save()
 }
 
 func (m *Machine) onTick() []Effect {
-	out := append(m.save(), m.finish()...)
+	out := append(m.save(), m.finishAll()...)
 	for _, id := range slices.Sorted(maps.Keys(m.parts)) {
 		if p := m.parts[id]; p.running.token != (messages.Token{}) && !p.durable.Final {
 			out = append(out, Ask{id, p.running.token})
