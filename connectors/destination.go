@@ -60,6 +60,22 @@ type Session interface {
 	Close(ctx context.Context) error
 }
 
+// Beginner is implemented by a Session that begins many loads for less than it takes to
+// begin one by one.
+type Beginner interface {
+	// BeginAll begins loads as Begin does with each, in steps of as many as it likes; each
+	// step is atomic. An error names the stream that it is about. Calling it again is safe.
+	BeginAll(ctx context.Context, loads []Load) error
+}
+
+// Finisher is implemented by a Session that finishes many loads for less than it takes to
+// finish one by one.
+type Finisher interface {
+	// FinishAll finishes loads as Finish does with each, all of them in one step. After an
+	// error the caller finishes each by itself.
+	FinishAll(ctx context.Context, ids []messages.LoadID) error
+}
+
 // Writer writes one part. Calls do not overlap; one goroutine makes them. After
 // an error only Close is called: a writer never continues over a hole.
 type Writer interface {

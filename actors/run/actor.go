@@ -239,7 +239,12 @@ func (a *Actor) feed() {
 		return
 	}
 	a.busy = true
-	a.jobs <- a.queue[0]
+	a.gather()
+	next := a.queue[0]
+	if next.finish != nil {
+		next = a.finishJob(next.finish)
+	}
+	a.jobs <- next
 	a.queue = a.queue[1:]
 }
 

@@ -210,13 +210,30 @@ func (a *Actor) onPlanned(known connectors.Recovered, loads []planned) {
 func (a *Actor) beginJob(known connectors.Recovered) job {
 	session, loads := a.session, a.loads
 	return job{name: jobBegin, run: func(ctx runContext) (func(actor.Context), error) {
-		for _, l := range loads {
-			if err := session.Begin(ctx, l.load); err != nil {
-				return nil, atStream(err, messages.StreamID(l.load.ID.Name))
-			}
+		if err := beginAll(ctx, session, loads); err != nil {
+			return nil, err
 		}
 		return func(c actor.Context) { a.onBegun(c, known) }, nil
 	}}
+}
+
+func beginAll(ctx context.Context, session connectors.Session, loads []*loadRun) error {
+	if b, ok := session.(connectors.Beginner); ok && len(loads) > 1 {
+		all := make([]connectors.Load, len(loads))
+		for i, l := range loads {
+			all[i] = l.load
+		}
+		if err := b.BeginAll(ctx, all); err != nil {
+			return connectors.FailureOf(err, messages.Place{Stage: connectors.StageDestination})
+		}
+		return nil
+	}
+	for _, l := range loads {
+		if err := session.Begin(ctx, l.load); err != nil {
+			return atStream(err, messages.StreamID(l.load.ID.Name))
+		}
+	}
+	return nil
 }
 
 func atStream(err error, s messages.StreamID) error {
@@ -254,24 +271,89 @@ func (a *Actor) onFinishLoad(id messages.LoadID) {
 		return
 	}
 	l.finishing = true
-	session, replaces, hold := a.session, l.load.Mode == connectors.ModeReplace, a.cfg.Hold
-	a.enqueue(job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
-		err := flow.Protect(func() error {
-			if replaces {
-				if err := failpoint.Hit(failpoint.StagingFull); err != nil {
-					return err
-				}
+	a.enqueue(job{name: jobFinish, finish: []*loadRun{l}})
+}
+
+// finishMost is how many loads are finished in one step.
+const finishMost = 64
+
+// gather makes one job of all that is to be finished by now, where the session can: they wait
+// for the same disk. A load that replaces another is finished by itself: it takes locks, and
+// may take long.
+func (a *Actor) gather() {
+	if _, ok := a.session.(connectors.Finisher); !ok {
+		return
+	}
+	var rest []job
+	first := a.queue[0]
+	for _, j := range a.queue[1:] {
+		if marks(first) && marks(j) && len(first.finish) < finishMost {
+			first.finish = append(first.finish, j.finish...)
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	a.queue = append([]job{first}, rest...)
+}
+
+// marks reports whether a job only marks loads as finished.
+func marks(j job) bool {
+	return j.finish != nil && !slices.ContainsFunc(j.finish, func(l *loadRun) bool { return l.load.Mode == connectors.ModeReplace })
+}
+
+// finishJob finishes loads.
+func (a *Actor) finishJob(loads []*loadRun) job {
+	session, hold := a.session, a.cfg.Hold
+	return job{name: jobFinish, run: func(ctx runContext) (func(actor.Context), error) {
+		errs := finishLoads(ctx, session, hold, loads)
+		for i, err := range errs {
+			if err != nil && ctx.Err() != nil {
+				errs[i] = context.Cause(ctx)
 			}
+		}
+		return func(c actor.Context) {
+			for i, l := range loads {
+				a.onFinished(c, l, errs[i])
+			}
+		}, nil
+	}}
+}
+
+// finishLoads returns how each load ended. One that cannot be finished does not keep the
+// others from it.
+func finishLoads(ctx context.Context, session connectors.Session, hold func() error, loads []*loadRun) []error {
+	errs := make([]error, len(loads))
+	if f, ok := session.(connectors.Finisher); ok && len(loads) > 1 {
+		ids := make([]messages.LoadID, len(loads))
+		for i, l := range loads {
+			ids[i] = l.load.ID
+		}
+		err := flow.Protect(func() error {
 			if err := flow.Held(hold, jobFinish); err != nil {
 				return err
 			}
-			return session.Finish(ctx, id)
+			return f.FinishAll(ctx, ids)
 		})
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
+		if err == nil {
+			return errs
 		}
-		return func(c actor.Context) { a.onFinished(c, l, err) }, nil
-	}})
+	}
+	for i, l := range loads {
+		errs[i] = flow.Protect(func() error { return finishOne(ctx, session, hold, l.load) })
+	}
+	return errs
+}
+
+func finishOne(ctx context.Context, session connectors.Session, hold func() error, l connectors.Load) error {
+	if l.Mode == connectors.ModeReplace {
+		if err := failpoint.Hit(failpoint.StagingFull); err != nil {
+			return err
+		}
+	}
+	if err := flow.Held(hold, jobFinish); err != nil {
+		return err
+	}
+	return session.Finish(ctx, l.ID)
 }
 
 func (a *Actor) onFinished(c actor.Context, l *loadRun, err error) {

@@ -62,8 +62,9 @@ type (
 
 // job is a blocking call for the worker goroutine.
 type job struct {
-	name string
-	run  func(ctx runContext) (then func(c actor.Context), err error)
+	name   string
+	run    func(ctx runContext) (then func(c actor.Context), err error)
+	finish []*loadRun // of jobFinish, which has no run until its turn comes
 }
 
 // attempt is what lives while a part is being worked on.

@@ -196,6 +196,18 @@ func (s *session) Begin(ctx context.Context, l connectors.Load) error {
 	return s.simple(ctx, fmt.Sprintf("begin %s load %d", l.ID.Name, l.ID.Number), func() error { return s.begin(l) })
 }
 
+// BeginAll implements connectors.Beginner.
+func (s *session) BeginAll(ctx context.Context, loads []connectors.Load) error {
+	return s.simple(ctx, fmt.Sprintf("begin %d loads", len(loads)), func() error {
+		for _, l := range loads {
+			if err := s.begin(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (s *session) begin(l connectors.Load) error {
 	d := s.house()
 	if err := s.check(); err != nil {
@@ -239,6 +251,18 @@ func (s *session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 // Finish implements connectors.Session.
 func (s *session) Finish(ctx context.Context, id messages.LoadID) error {
 	return s.simple(ctx, fmt.Sprintf("finish %s load %d", id.Name, id.Number), func() error { return s.finish(id) })
+}
+
+// FinishAll implements connectors.Finisher.
+func (s *session) FinishAll(ctx context.Context, ids []messages.LoadID) error {
+	return s.simple(ctx, fmt.Sprintf("finish %d loads", len(ids)), func() error {
+		for _, id := range ids {
+			if err := s.finish(id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (s *session) finish(id messages.LoadID) error {

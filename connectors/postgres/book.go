@@ -101,11 +101,17 @@ type owner struct {
 	store string
 }
 
+const ownerSQL = "SELECT epoch, store_identity FROM _rapidbyte.owner WHERE pipeline_id = $1"
+
 // readOwner returns the registered owner; ok is false when there is none. lock is
 // appended to the query.
 func readOwner(ctx context.Context, conn *pgx.Conn, id uuid.UUID, lock string) (o owner, ok bool, err error) {
+	return scanOwner(conn.QueryRow(ctx, ownerSQL+lock, id))
+}
+
+func scanOwner(row pgx.Row) (o owner, ok bool, err error) {
 	var epoch int64
-	err = conn.QueryRow(ctx, "SELECT epoch, store_identity FROM _rapidbyte.owner WHERE pipeline_id = $1"+lock, id).Scan(&epoch, &o.store)
+	err = row.Scan(&epoch, &o.store)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return owner{}, false, nil
 	}
@@ -168,13 +174,31 @@ func decodeSchema(raw []byte) (schema *arrow.Schema, err error) {
 	return r.Schema(), nil
 }
 
-// readLoads returns the loads of a pipeline, sorted by name; name "" stands for all.
-func readLoads(ctx context.Context, conn *pgx.Conn, id uuid.UUID, name string) ([]storedLoad, error) {
-	rows, err := conn.Query(ctx, `SELECT name, load_no, finished, status::text, streams::text FROM _rapidbyte.load
-		WHERE pipeline_id = $1 AND ($2 = '' OR name = $2) ORDER BY name`, id, name)
+// Of one load or part and of all there are two statements each: a plan that serves both reads
+// all rows of the pipeline for one of them.
+const (
+	loadsSQL    = "SELECT name, load_no, finished, status::text, streams::text FROM _rapidbyte.load WHERE pipeline_id = $1"
+	receiptsSQL = `SELECT part, load, load_no, commit_no, epoch, attempt, position::text, final, plan::text, source_identity, coalesce(target_oid, 0)::bigint,
+		rows_read, rows_arrived, rows_applied, rows_rejected FROM _rapidbyte.receipt WHERE pipeline_id = $1`
+
+	loadsNamedSQL    = loadsSQL + " AND name = ANY($2) ORDER BY name"
+	receiptLockedSQL = receiptsSQL + " AND part = $2 FOR UPDATE"
+)
+
+// readLoads returns the loads of a pipeline, sorted by name; no name stands for all.
+func readLoads(ctx context.Context, conn *pgx.Conn, id uuid.UUID, names ...string) ([]storedLoad, error) {
+	sql, args := loadsSQL+" ORDER BY name", []any{id}
+	if len(names) > 0 {
+		sql, args = loadsNamedSQL, append(args, names)
+	}
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
+	return collectLoads(rows)
+}
+
+func collectLoads(rows pgx.Rows) ([]storedLoad, error) {
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (storedLoad, error) {
 		var l storedLoad
 		var name, status, streams string
@@ -198,14 +222,14 @@ func bookOID(ctx context.Context, conn *pgx.Conn) (oid uint32, err error) {
 
 // readRecovered returns what is known of a pipeline.
 func readRecovered(ctx context.Context, conn *pgx.Conn, id uuid.UUID) (r connectors.Recovered, err error) {
-	loads, err := readLoads(ctx, conn, id, "")
+	loads, err := readLoads(ctx, conn, id)
 	if err != nil {
 		return r, err
 	}
 	for _, l := range loads {
 		r.Loads = append(r.Loads, l.status)
 	}
-	found, err := readReceipts(ctx, conn, id, "", "")
+	found, err := readReceipts(ctx, conn, id, "")
 	r.Receipts, r.Parts = found.all, found.parts
 	return r, err
 }
@@ -218,15 +242,20 @@ type receipts struct {
 	oids   []uint32 // of the table that was written to; 0: nothing was
 }
 
-// readReceipts returns receipts with their parts, sorted; part "" stands for all. lock
-// is appended to the query.
-func readReceipts(ctx context.Context, conn *pgx.Conn, id uuid.UUID, part messages.PartID, lock string) (receipts, error) {
-	var out receipts
-	rows, err := conn.Query(ctx, `SELECT part, load, load_no, commit_no, epoch, attempt, position::text, final, plan::text, source_identity, coalesce(target_oid, 0)::bigint,
-		rows_read, rows_arrived, rows_applied, rows_rejected FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND ($2 = '' OR part = $2) ORDER BY load, part`+lock, id, string(part))
-	if err != nil {
-		return out, err
+// readReceipts returns receipts with their parts, sorted; part "" stands for all.
+func readReceipts(ctx context.Context, conn *pgx.Conn, id uuid.UUID, part messages.PartID) (receipts, error) {
+	sql, args := receiptsSQL+" ORDER BY load, part", []any{id}
+	if part != "" {
+		sql, args = receiptsSQL+" AND part = $2", append(args, string(part))
 	}
+	rows, err := conn.Query(ctx, sql, args...)
+	if err != nil {
+		return receipts{}, err
+	}
+	return collectReceipts(rows)
+}
+
+func collectReceipts(rows pgx.Rows) (out receipts, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		var r messages.Receipt

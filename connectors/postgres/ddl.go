@@ -33,7 +33,7 @@ func (g goal) fitter(ctx context.Context, conn *pgx.Conn) (*fitter, error) {
 	if len(p.problems) > 0 {
 		return p, nil
 	}
-	found, err := readRelations(ctx, conn, []qname{g.target(), g.stage()})
+	found, err := g.shelf.read(ctx, conn, g.target(), g.stage())
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +78,8 @@ func (p *fitter) warn(code messages.Code, field, message, remedy string) {
 
 // checkName finds what else holds the name of a table that is to be created.
 func (p *fitter) checkName(ctx context.Context) error {
-	var kind string
-	err := p.conn.QueryRow(ctx, `SELECT CASE c.relkind WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'S' THEN 'a sequence' ELSE 'a composite type' END
-		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
-		p.cfg.Schema, p.stream.Target).Scan(&kind)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	if err == nil {
+	kind, err := p.shelf.holder(ctx, p.conn, p.target())
+	if err == nil && kind != "" {
 		p.bad(connectors.KindConfig, messages.CodeSchemaName, "", "Set `target:` for the stream.", fmt.Errorf("%s of that name exists", kind))
 	}
 	return err
@@ -99,7 +93,7 @@ func (p *fitter) planNew() {
 		types[i] = p.resolve(s)
 		columns[i] = columnSQL(s, types[i].sql)
 	}
-	p.out.statements = append(p.out.statements, p.types.statements...)
+	p.addTypes()
 	into := p.target()
 	if p.mode == connectors.ModeReplace {
 		into, p.out.stage = p.stage(), p.stage().name
@@ -181,7 +175,7 @@ func (p *fitter) planExisting(ctx context.Context) error {
 		s.null = true // rows that are there have no value
 		adds[i] = "ADD COLUMN " + columnSQL(s, p.resolve(s).sql)
 	}
-	p.out.statements = append(p.out.statements, p.types.statements...)
+	p.addTypes()
 	if n := len(p.table.columns) + len(adds); n > columnsMax {
 		p.bad(connectors.KindSchema, messages.CodeSchemaColumn, "", "", fmt.Errorf("the table would have %d columns, it can have %d", n, columnsMax))
 	}
@@ -196,8 +190,15 @@ func (p *fitter) planExisting(ctx context.Context) error {
 	return nil
 }
 
+// addTypes makes and widens types, before what needs them.
+func (p *fitter) addTypes() {
+	p.out.statements = append(p.out.statements, p.types.statements...)
+	p.out.alters = p.out.alters || len(p.types.statements) > 0
+}
+
 func (p *fitter) alter(table qname, adds []string) {
 	if len(adds) > 0 {
+		p.out.alters = true
 		p.add("ALTER TABLE "+table.sql()+" "+strings.Join(adds, ", "), "ACCESS EXCLUSIVE on "+table.String())
 	}
 }

@@ -225,7 +225,7 @@ func (d *Destination) teardown(ctx context.Context, conn *pgx.Conn, p messages.P
 	if err := quiet(ctx, conn, p); err != nil {
 		return nil, err
 	}
-	loads, err := readLoads(ctx, conn, id, "")
+	loads, err := readLoads(ctx, conn, id)
 	if err != nil {
 		return nil, err
 	}

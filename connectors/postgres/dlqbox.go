@@ -111,7 +111,7 @@ func (d *Destination) Replay(ctx context.Context, q connectors.DeadLetterQuery) 
 	defer func() { _ = s.Close(context.WithoutCancel(ctx)) }()
 	var loads []storedLoad
 	if err := s.control(ctx, func(conn *pgx.Conn) (err error) {
-		loads, err = readLoads(ctx, conn, s.id, "")
+		loads, err = readLoads(ctx, conn, s.id)
 		return err
 	}); err != nil {
 		return out, d.classify(ctx, "read the loads", err)

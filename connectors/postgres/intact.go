@@ -55,7 +55,7 @@ func (s *Session) writtenTo(st storedStream) qname {
 // committed returns a receipt of a load by which rows of a stream are committed; nil: none
 // are.
 func (s *Session) committed(ctx context.Context, conn *pgx.Conn, l storedLoad, stream messages.StreamID) (*messages.Receipt, error) {
-	found, err := readReceipts(ctx, conn, s.id, "", "")
+	found, err := readReceipts(ctx, conn, s.id, "")
 	for i, r := range found.all {
 		if r.LoadID() == l.status.ID && r.Version.Commit > 0 && slices.Contains(found.parts[i].Streams, stream) {
 			return &r, err
@@ -96,7 +96,7 @@ func (s *Session) adoptTables(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	loads, err := readLoads(ctx, conn, s.id, "")
+	loads, err := readLoads(ctx, conn, s.id)
 	if err != nil {
 		return err
 	}

@@ -38,14 +38,24 @@ type layoutColumn struct {
 // layout reads what a writer needs to know. stage is the name of the staging table; empty
 // stands for the target itself.
 func (g goal) layout(ctx context.Context, conn *pgx.Conn, stage string) (*layout, error) {
-	into := g.target()
-	if stage != "" {
-		into.name = stage
-	}
+	into := g.into(stage)
 	t, err := readRelation(ctx, conn, into.schema, into.name)
 	if err != nil {
 		return nil, g.classify(ctx, err)
 	}
+	return g.layoutOf(into, t)
+}
+
+// into is the table that rows are written to.
+func (g goal) into(stage string) qname {
+	if stage != "" {
+		return qname{g.cfg.Schema, stage}
+	}
+	return g.target()
+}
+
+// layoutOf is the layout of rows in t, the table into; nil: there is none.
+func (g goal) layoutOf(into qname, t *relation) (*layout, error) {
 	if t == nil {
 		e := g.fail(connectors.KindSchema, messages.CodeDestMissing, "", fmt.Errorf("the table %s is gone", into))
 		e.Next = "Restore it, or load again with `--full-refresh`."

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rapidbyte.io/node/connectors"
-	"rapidbyte.io/node/connectors/postgres/internal/query"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
 	"rapidbyte.io/node/messages"
 	"rapidbyte.io/node/runtime/failpoint"
@@ -70,12 +68,15 @@ type Session struct {
 	closed  bool
 	idle    []*wire.Conn
 	writers map[messages.PartID]*Writer
+	begun   map[string]connectors.WriteMode // loads, by name
+	laid    map[messages.StreamID]laid
 }
 
 func newSession(d *Destination, r connectors.SessionRequest) *Session {
 	return &Session{
 		d: d, dial: d.dial.named(applicationName(r.Pipeline, r.Epoch)), pipeline: r.Pipeline, id: pipelineUUID(r.Pipeline), epoch: r.Epoch, run: r.Run,
 		book: newLane(), finishing: newLane(), writers: map[messages.PartID]*Writer{}, dead: tally{policy: d.policy},
+		begun: map[string]connectors.WriteMode{}, laid: map[messages.StreamID]laid{},
 	}
 }
 
@@ -236,21 +237,44 @@ func (s *Session) Recovered() connectors.Recovered { return s.recovered }
 // changing runs do as one transaction, if the epoch still is ours: the owner row is
 // locked against a take-over until the transaction ends.
 func (s *Session) changing(ctx context.Context, l *lane, op string, do func(pgx.Tx) error) error {
+	return s.reading(ctx, l, op, nil, func(pgx.BatchResults) error { return nil }, do)
+}
+
+// reading is changing, with queries that are sent behind that for the owner, in one round
+// trip; read takes their results.
+func (s *Session) reading(ctx context.Context, l *lane, op string, queries []*pgx.QueuedQuery, read func(pgx.BatchResults) error, do func(pgx.Tx) error) error {
 	err := s.using(ctx, l, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			o, ok, err := readOwner(ctx, conn, s.id, " FOR SHARE")
-			switch {
-			case err != nil:
+			batch := &pgx.Batch{QueuedQueries: append([]*pgx.QueuedQuery{{SQL: ownerSQL + " FOR SHARE", Arguments: []any{s.id}}}, queries...)}
+			results := tx.SendBatch(ctx, batch)
+			err := s.owns(results.QueryRow())
+			if err == nil {
+				err = read(results)
+			}
+			if closing := results.Close(); err == nil {
+				err = closing
+			}
+			if err != nil {
 				return err
-			case !ok:
-				return damaged(errors.New("the pipeline's row in _rapidbyte.owner is gone"))
-			case o.epoch != s.epoch:
-				return &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 			}
 			return do(tx)
 		})
 	})
 	return s.superseded(ctx, s.d.classify(ctx, op, err))
+}
+
+// owns checks that the registered owner is this session.
+func (s *Session) owns(row pgx.Row) error {
+	o, ok, err := scanOwner(row)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return damaged(errors.New("the pipeline's row in _rapidbyte.owner is gone"))
+	case o.epoch != s.epoch:
+		return &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
+	}
+	return nil
 }
 
 // supersededWithin bounds finding out why a connection was lost.
@@ -275,201 +299,29 @@ func (s *Session) superseded(ctx context.Context, err error) error {
 	return err
 }
 
-// Begin makes l the current load of its name.
-func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
-	switch l.Mode {
-	case connectors.ModeAppend, connectors.ModeUpsert, connectors.ModeReplace:
-	default:
-		return destError("begin load "+l.ID.Name, connectors.KindConfig, messages.CodeDocValue, fmt.Errorf("write_mode %q is unknown", l.Mode))
-	}
-	op := "begin load " + l.ID.Name
-	forgotten := false
-	err := s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
-		known, err := readLoads(ctx, tx.Conn(), s.id, l.ID.Name)
-		if err != nil {
-			return err
-		}
-		if len(known) > 0 {
-			old := known[0]
-			if old.status.ID.Number == l.ID.Number {
-				return s.evolve(ctx, tx, old, l)
-			}
-			if old.status.ID.Number > l.ID.Number {
-				return destError(op, connectors.KindInternal, messages.CodeInternal,
-					fmt.Errorf("load %d is older than load %d, which was begun", l.ID.Number, old.status.ID.Number))
-			}
-			if l.Adds && old.status.Mode != connectors.ModeReplace {
-				if err := s.intact(ctx, tx.Conn(), old); err != nil {
-					return err
-				}
-			}
-			if err := s.forget(ctx, tx, old); err != nil {
-				return err
-			}
-			forgotten = true
-		}
-		stored, err := s.prepare(ctx, tx, l)
-		if err != nil {
-			return err
-		}
-		return s.record(ctx, tx, l, stored)
-	})
-	if err == nil && forgotten {
-		s.dead.forget(l.ID.Name)
-	}
-	return err
-}
-
-// forget removes an older load: its writers, staging and receipts, and the dead letters of
-// a version that nobody will see.
-func (s *Session) forget(ctx context.Context, tx pgx.Tx, old storedLoad) error {
-	s.mu.Lock()
-	var stale []*Writer
-	for _, w := range s.writers {
-		if w.load.status.ID.Name == old.status.ID.Name {
-			stale = append(stale, w)
-		}
-	}
-	s.mu.Unlock()
-	for _, w := range stale {
-		w.end(&connectors.FencedError{Registered: messages.Token{Epoch: s.epoch}})
-	}
-	for _, st := range old.streams {
-		if st.Stage == "" {
-			continue
-		}
-		if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+query.Qualified(s.d.cfg.Schema, st.Stage)); err != nil {
-			return err
-		}
-	}
-	if old.status.Mode == connectors.ModeReplace && !old.status.Finished { // their rows are read again
-		if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.dlq WHERE pipeline_id = $1 AND load = $2 AND load_no = $3",
-			s.id, old.status.ID.Name, int64(old.status.ID.Number)); err != nil { //nolint:gosec // counts passes
-			return err
-		}
-	}
-	if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND load = $2", s.id, old.status.ID.Name); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.load WHERE pipeline_id = $1 AND name = $2", s.id, old.status.ID.Name)
-	return err
-}
-
-// evolve brings a begun load to the shape that its streams have now: columns are added,
-// by policy. A load that has its shape is left alone.
-func (s *Session) evolve(ctx context.Context, tx pgx.Tx, old storedLoad, l connectors.Load) error {
-	if err := s.intact(ctx, tx.Conn(), old); err != nil || old.status.Shape == l.Shape {
-		return err
-	}
-	for _, sp := range l.Streams {
-		st, ok := old.stream(sp.Stream)
-		if !ok || st.Target != sp.Target || old.status.Mode != l.Mode || l.Mode == connectors.ModeUpsert && !slices.Equal(st.Key, sp.Key) {
-			e := destError("continue load "+l.ID.Name, connectors.KindConfig, messages.CodeDocConflict, errors.New("the load was begun with another target, key or write_mode"))
-			e.Place.Stream = sp.Stream
-			e.Next = "Set back what was changed, or start over with `--full-refresh`."
-			return e
-		}
-	}
-	stored, err := s.prepare(ctx, tx, l)
-	if err != nil {
-		return err
-	}
-	for i, st := range stored {
-		if was, _ := old.stream(st.Stream); was.OID == st.OID {
-			continue
-		}
-		if r, err := s.committed(ctx, tx.Conn(), old, st.Stream); err != nil {
-			return err
-		} else if r != nil {
-			was, _ := old.stream(st.Stream)
-			return lostTarget(st.Stream, *r, qname{s.d.cfg.Schema, l.Streams[i].Target}.String(), was.OID, st.OID)
-		}
-	}
-	streams, err := json.Marshal(stored)
-	if err != nil {
-		return err
-	}
-	changed := l.Status()
-	changed.Parts = old.status.Parts
-	status, err := json.Marshal(changed)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET status = $3::text::json, streams = $4::text::json, updated_at = now() WHERE pipeline_id = $1 AND name = $2",
-		s.id, l.ID.Name, string(status), string(streams))
-	return err
-}
-
-// prepare makes the targets or the staging of l.
-func (s *Session) prepare(ctx context.Context, tx pgx.Tx, l connectors.Load) ([]storedStream, error) {
-	book, err := bookOID(ctx, tx.Conn())
-	if err != nil {
-		return nil, err
-	}
-	var out []storedStream
-	for _, sp := range l.Streams {
-		g := s.d.goal(s.pipeline, l.Mode, sp, l.ID.Number)
-		p, err := g.prepare(ctx, tx)
-		if err != nil {
-			return nil, err
-		}
-		lay, err := g.layout(ctx, tx.Conn(), p.stage)
-		if err != nil {
-			return nil, err
-		}
-		schema, err := encodeSchema(sp.Schema)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, storedStream{Stream: sp.Stream, Target: sp.Target, Key: sp.Key, Stage: p.stage, OID: lay.oid, Book: book, Schema: schema})
-	}
-	return out, nil
-}
-
-// record writes the load and a receipt at commit 0 for each part.
-func (s *Session) record(ctx context.Context, tx pgx.Tx, l connectors.Load, stored []storedStream) error {
-	streams, err := json.Marshal(stored)
-	if err != nil {
-		return err
-	}
-	status, err := json.Marshal(l.Status())
-	if err != nil {
-		return err
-	}
-	number := int64(l.ID.Number) //nolint:gosec // counts passes
-	if _, err := tx.Exec(ctx, "INSERT INTO _rapidbyte.load (pipeline_id, name, load_no, finished, status, streams) VALUES ($1, $2, $3, false, $4::text::json, $5::text::json)",
-		s.id, l.ID.Name, number, string(status), string(streams)); err != nil {
-		return err
-	}
-	names, plans := make([]string, len(l.Parts)), make([]string, len(l.Parts))
-	for i, p := range l.Parts {
-		planned, err := json.Marshal(p)
-		if err != nil {
-			return err
-		}
-		names[i], plans[i] = string(p.ID), string(planned)
-	}
-	if _, err := tx.Exec(ctx, "DELETE FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND (part = ANY($2) OR load = $3)", s.id, names, l.ID.Name); err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO _rapidbyte.receipt (pipeline_id, part, load, load_no, commit_no, epoch, attempt, position, final, plan, source_identity,
-			rows_read, rows_arrived, rows_applied, rows_rejected)
-		SELECT $1, p.name, $2, $3, 0, 0, 0, '{}', false, p.plan::json, $4, 0, 0, 0, 0 FROM unnest($5::text[], $6::text[]) AS p(name, plan)`,
-		s.id, l.ID.Name, number, l.Identity, names, plans)
-	return err
-}
-
 // OpenWriter fences every other writer of the part and returns the receipt. Waiting for
 // the lock of its row is waiting for the fate of an older writer's last transaction.
 func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.Token) (connectors.Writer, messages.Receipt, error) {
 	op := "open a writer of " + string(p.ID)
 	s.endWriter(p.ID, t)
 	var w *Writer
-	err := s.changing(ctx, s.book, op, func(tx pgx.Tx) error {
-		found, err := readReceipts(ctx, tx.Conn(), s.id, p.ID, " FOR UPDATE")
-		if err != nil {
+	var found receipts
+	var loads []storedLoad
+	known := s.laidFor(p)
+	queries := append([]*pgx.QueuedQuery{
+		{SQL: receiptLockedSQL, Arguments: []any{s.id, string(p.ID)}},
+		{SQL: loadsNamedSQL, Arguments: []any{s.id, []string{p.Load.Name}}},
+	}, known.query()...)
+	read := func(got pgx.BatchResults) (err error) {
+		if found, err = next(got, collectReceipts); err != nil {
 			return err
 		}
+		if loads, err = next(got, collectLoads); err != nil {
+			return err
+		}
+		return known.check(got)
+	}
+	err := s.reading(ctx, s.book, op, queries, read, func(tx pgx.Tx) (err error) {
 		if len(found.all) != 1 {
 			return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has %d receipts, want 1: it was not begun", len(found.all)))
 		}
@@ -477,15 +329,11 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 		if r.LoadID() != p.Load || r.Token.Compare(t) > 0 || t.Epoch != s.epoch {
 			return &connectors.FencedError{Registered: younger(r.Token, messages.Token{Epoch: s.epoch})}
 		}
-		loads, err := readLoads(ctx, tx.Conn(), s.id, r.Load)
-		if err != nil {
-			return err
-		}
 		if len(loads) != 1 || loads[0].status.ID != r.LoadID() {
 			return damaged(errors.New("the part's load is not in _rapidbyte.load"))
 		}
 		r.Token = t
-		if w, err = s.writer(ctx, tx.Conn(), loads[0], p, r); err != nil {
+		if w, err = s.writer(ctx, tx.Conn(), loads[0], p, r, known); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, "UPDATE _rapidbyte.receipt SET epoch = $3, attempt = $4 WHERE pipeline_id = $1 AND part = $2",
@@ -502,6 +350,15 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 	return w, w.receipt, nil
 }
 
+// next collects the next result of a batch.
+func next[T any](got pgx.BatchResults, collect func(pgx.Rows) (T, error)) (out T, err error) {
+	rows, err := got.Query()
+	if err != nil {
+		return out, err
+	}
+	return collect(rows)
+}
+
 // endWriter ends this session's older writer of a part.
 func (s *Session) endWriter(p messages.PartID, t messages.Token) {
 	s.mu.Lock()
@@ -514,42 +371,97 @@ func (s *Session) endWriter(p messages.PartID, t messages.Token) {
 
 // Finish swaps the staging of a replace in and marks the load, in one transaction.
 func (s *Session) Finish(ctx context.Context, id messages.LoadID) error {
-	op := "finish load " + id.Name
-	swapped := false
-	err := s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error {
-		loads, err := readLoads(ctx, tx.Conn(), s.id, id.Name)
+	return s.finish(ctx, []messages.LoadID{id})
+}
+
+// FinishAll implements connectors.Finisher.
+func (s *Session) FinishAll(ctx context.Context, ids []messages.LoadID) error {
+	return s.finish(ctx, ids)
+}
+
+// openSQL counts the parts that are not final, by load.
+const openSQL = "SELECT load, count(*) FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND load = ANY($2) AND NOT final GROUP BY load"
+
+// finish finishes loads in one transaction.
+func (s *Session) finish(ctx context.Context, ids []messages.LoadID) error {
+	op := "finish load " + ids[0].Name
+	if len(ids) > 1 {
+		op = fmt.Sprintf("finish %d loads", len(ids))
+	}
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.Name
+	}
+	var loads []storedLoad
+	open := map[string]int{}
+	queries := []*pgx.QueuedQuery{{SQL: loadsNamedSQL, Arguments: []any{s.id, names}}, {SQL: openSQL, Arguments: []any{s.id, names}}}
+	read := func(got pgx.BatchResults) (err error) {
+		if loads, err = next(got, collectLoads); err != nil {
+			return err
+		}
+		rows, err := got.Query()
 		if err != nil {
 			return err
 		}
-		if len(loads) != 1 || loads[0].status.ID != id {
-			return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("load %d was not begun", id.Number))
-		}
-		l := loads[0]
-		if l.status.Finished {
-			return nil
-		}
-		var open int
-		if err := tx.QueryRow(ctx, "SELECT count(*) FROM _rapidbyte.receipt WHERE pipeline_id = $1 AND load = $2 AND NOT final", s.id, id.Name).Scan(&open); err != nil {
-			return err
-		}
-		if open > 0 {
-			return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("%d parts are not final", open))
-		}
-		if err := s.swapAll(ctx, tx, l); err != nil {
-			return err
-		}
-		if swapped = l.status.Mode == connectors.ModeReplace; swapped {
-			if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
-				return err
-			}
-		}
-		_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = $2", s.id, id.Name)
+		var name string
+		var n int
+		_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error { open[name] = n; return nil })
+		return err
+	}
+	swapped := false
+	err := s.reading(ctx, s.finisher(ids), op, queries, read, func(tx pgx.Tx) (err error) {
+		swapped, err = s.finishIn(ctx, tx, ids, loads, open)
 		return err
 	})
 	if err != nil || !swapped {
 		return err
 	}
 	return failpoint.Hit(failpoint.SwapAfter)
+}
+
+// finishIn finishes loads inside of a transaction. open are their parts that are not final.
+func (s *Session) finishIn(ctx context.Context, tx pgx.Tx, ids []messages.LoadID, loads []storedLoad, open map[string]int) (swapped bool, err error) {
+	var names []string
+	for _, id := range ids {
+		op := "finish load " + id.Name
+		i := slices.IndexFunc(loads, func(l storedLoad) bool { return l.status.ID == id })
+		switch {
+		case i < 0:
+			return false, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("load %d was not begun", id.Number))
+		case loads[i].status.Finished:
+			continue
+		case open[id.Name] > 0:
+			return false, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("%d parts are not final", open[id.Name]))
+		}
+		if err := s.swapAll(ctx, tx, loads[i]); err != nil {
+			return false, err
+		}
+		swapped = swapped || loads[i].status.Mode == connectors.ModeReplace
+		names = append(names, id.Name)
+	}
+	if swapped {
+		if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
+			return false, err
+		}
+	}
+	if len(names) == 0 {
+		return false, nil
+	}
+	_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = ANY($2)", s.id, names)
+	return swapped, err
+}
+
+// finisher is the connection that finishes loads: that of the bookkeeping, if nothing but
+// the mark is to be set.
+func (s *Session) finisher(ids []messages.LoadID) *lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if mode, ok := s.begun[id.Name]; !ok || mode == connectors.ModeReplace {
+			return s.finishing
+		}
+	}
+	return s.book
 }
 
 // swapAll puts the staging tables of a load in the place of their targets. What takes long

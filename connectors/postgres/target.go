@@ -27,10 +27,12 @@ type goal struct {
 	mode     connectors.WriteMode
 	stream   connectors.StreamPlan // schema as the writer gets it, key, target name
 	load     uint64
+	shelf    *shelf // what was read for many goals at once; nil: nothing
 }
 
 // planned is what Begin does for a goal.
 type planned struct {
+	alters     bool                 // statements change what other goals may have read
 	statements []statement          // in order, all inside Begin's transaction
 	stage      string               // replace: name of the staging table in cfg.Schema; else empty
 	warnings   []connectors.Finding // what the user should know before
@@ -90,11 +92,21 @@ func (g goal) plan(ctx context.Context, conn *pgx.Conn) (*planned, error) {
 // two loads that need one type do not both create it.
 const shapeLock = 0x7262_7368_6170 // "rbshap"
 
+func lockShapes(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(shapeLock))
+	return err
+}
+
 // prepare plans and carries the plan out, inside the caller's transaction.
 func (g goal) prepare(ctx context.Context, tx pgx.Tx) (*planned, error) {
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(shapeLock)); err != nil {
+	if err := lockShapes(ctx, tx); err != nil {
 		return nil, g.classify(ctx, err)
 	}
+	return g.carryOut(ctx, tx)
+}
+
+// carryOut plans and carries the plan out, under the lock of shapes.
+func (g goal) carryOut(ctx context.Context, tx pgx.Tx) (*planned, error) {
 	p, err := g.plan(ctx, tx.Conn())
 	if err != nil {
 		return nil, g.classify(ctx, err)
@@ -104,6 +116,7 @@ func (g goal) prepare(ctx context.Context, tx pgx.Tx) (*planned, error) {
 			return nil, g.classify(ctx, err)
 		}
 	}
+	g.shelf.changed(g, p)
 	return p, nil
 }
 

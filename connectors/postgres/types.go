@@ -56,13 +56,20 @@ func (f foundType) spell() string {
 // typeError says why a type cannot be had.
 type typeError struct{ why, next string }
 
-func (g goal) readTypeBook(ctx context.Context, conn *pgx.Conn, slots []slot) (*typeBook, error) {
-	b := &typeBook{
-		schema: g.cfg.Schema, found: make(map[leaf][]foundType), defs: make(map[qname]*codec.Type),
+func newTypeBook(schema string) *typeBook {
+	return &typeBook{
+		schema: schema, found: make(map[leaf][]foundType), defs: make(map[qname]*codec.Type),
 		made: make(map[qname]resolved), widened: make(map[qname][]string),
 	}
+}
+
+func (g goal) readTypeBook(ctx context.Context, conn *pgx.Conn, slots []slot) (*typeBook, error) {
+	b := newTypeBook(g.cfg.Schema)
 	for _, s := range slots {
 		b.collect(s.want, 0)
+	}
+	if g.shelf.types(b) {
+		return b, nil
 	}
 	if err := b.look(ctx, conn); err != nil {
 		return nil, fmt.Errorf("look types up: %w", err)

@@ -42,8 +42,8 @@ type Writer struct {
 }
 
 // writer makes the writer of a part from what is stored, and checks that the tables are
-// still those that were begun with.
-func (s *Session) writer(ctx context.Context, conn *pgx.Conn, l storedLoad, p connectors.Part, r messages.Receipt) (*Writer, error) {
+// still those that were begun with. known are their layouts, as far as they still hold.
+func (s *Session) writer(ctx context.Context, conn *pgx.Conn, l storedLoad, p connectors.Part, r messages.Receipt, known layouts) (*Writer, error) {
 	w := &Writer{session: s, token: r.Token, part: p, load: l, receipt: r}
 	for _, id := range p.Streams {
 		st, ok := l.stream(id)
@@ -55,9 +55,11 @@ func (s *Session) writer(ctx context.Context, conn *pgx.Conn, l storedLoad, p co
 			return nil, err
 		}
 		g := s.d.goal(s.pipeline, l.status.Mode, sp, l.status.ID.Number)
-		lay, err := g.layout(ctx, conn, st.Stage)
-		if err != nil {
-			return nil, err
+		lay := known.of(id)
+		if lay == nil {
+			if lay, err = g.layout(ctx, conn, st.Stage); err != nil {
+				return nil, err
+			}
 		}
 		if lay.oid != st.OID {
 			if err := s.accept(ctx, conn, l, id, lay); err != nil {
@@ -367,7 +369,7 @@ func (s *Session) fencedBy(ctx context.Context, w *Writer) error {
 			out = &connectors.FencedError{Registered: messages.Token{Epoch: o.epoch}}
 			return nil
 		}
-		found, err := readReceipts(ctx, conn, s.id, w.part.ID, "")
+		found, err := readReceipts(ctx, conn, s.id, w.part.ID)
 		if err != nil {
 			return err
 		}
