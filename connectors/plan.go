@@ -75,6 +75,8 @@ type Plan struct {
 	// More says that a further Scan, after these loads have finished, finds more: an
 	// unfinished load is continued exactly as it was planned, without what came since.
 	More bool
+	// Room is how many connections the origin has left; 0: it is not known, or it needs none.
+	Room int
 	// Warnings are told to the user before anything moves.
 	Warnings []Finding
 }

@@ -15,7 +15,15 @@ type StreamResult struct {
 	Open         bool     `json:"open,omitempty"`   // completed for this run; the next one reads on behind Cursor
 	Tasks        int      `json:"tasks"`
 	Retries      int      `json:"retries,omitempty"`
+	How          []string `json:"how,omitempty"` // how its rows were written, and why so
 	Failure      *Failure `json:"error,omitempty"`
+}
+
+// Decision is something that the engine has chosen, and why.
+type Decision struct {
+	What   string `json:"what"`
+	Value  string `json:"value"`
+	Reason string `json:"reason"`
 }
 
 // RunResult is how a run ended.
@@ -27,5 +35,7 @@ type RunResult struct {
 	Elapsed  time.Duration  `json:"-"`
 	Streams  []StreamResult `json:"streams"`
 	Warnings []string       `json:"warnings,omitempty"`
-	Failure  *Failure       `json:"error,omitempty"` // the first cause
+	// Decisions are what the engine has chosen for speed. They change nothing that is written.
+	Decisions []Decision `json:"tuning,omitempty"`
+	Failure   *Failure   `json:"error,omitempty"` // the first cause
 }

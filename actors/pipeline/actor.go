@@ -366,6 +366,9 @@ func (a *Actor) add(e run.Ended) {
 			a.result.Warnings = append(a.result.Warnings, w)
 		}
 	}
+	if len(e.Decisions) > 0 {
+		a.result.Decisions = e.Decisions // those of the last go that planned anything
+	}
 	for _, s := range e.Streams {
 		old, seen := a.streams[s.Stream]
 		if !seen {

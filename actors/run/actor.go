@@ -43,14 +43,15 @@ type Actor struct {
 	timer      *time.Timer
 	limit      *time.Timer // of a drain
 
-	failure  *messages.Failure // the first cause, of a load or of the run
-	stopping bool              // fail was called: the whole run ends
-	again    bool
-	met      messages.Epoch // by Open
-	more     bool
-	draining bool
-	overdue  bool // the drain does not wait for a load to finish: its deadline has passed, or nothing had begun
-	warnings []string
+	failure   *messages.Failure // the first cause, of a load or of the run
+	stopping  bool              // fail was called: the whole run ends
+	again     bool
+	met       messages.Epoch // by Open
+	more      bool
+	draining  bool
+	overdue   bool // the drain does not wait for a load to finish: its deadline has passed, or nothing had begun
+	warnings  []string
+	decisions []messages.Decision
 }
 
 type phase uint8
@@ -373,7 +374,7 @@ func (a *Actor) end(c actor.Context) {
 	a.timer.Stop()
 	e := Ended{
 		State: messages.RunCompleted, Failure: a.failure, Again: a.again, Registered: a.met,
-		Attempt: a.board.attempt, RunID: a.cfg.Run.ID, Warnings: a.warnings,
+		Attempt: a.board.attempt, RunID: a.cfg.Run.ID, Warnings: a.warnings, Decisions: a.decisions,
 	}
 	for _, l := range a.loads {
 		r := a.progress.result(l)

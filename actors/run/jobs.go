@@ -185,15 +185,16 @@ func (a *Actor) scanJob(known connectors.Recovered) job {
 			for _, w := range warnings {
 				a.warn(w)
 			}
-			a.onPlanned(known, loads)
+			a.onPlanned(known, loads, p.Room)
 		}, nil
 	}}
 }
 
-func (a *Actor) onPlanned(known connectors.Recovered, loads []planned) {
+func (a *Actor) onPlanned(known connectors.Recovered, loads []planned, room int) {
 	if a.draining || a.stopping {
 		return
 	}
+	a.tune(loads, room)
 	a.budget = map[messages.StreamID]budget{}
 	for _, l := range loads {
 		a.loads = append(a.loads, &loadRun{planned: l, retry: Retry{Max: a.cfg.Spec.Resources.Retries}})

@@ -33,6 +33,7 @@ type Ended struct {
 	Attempt    messages.Attempt
 	Streams    []messages.StreamResult
 	Warnings   []string
+	Decisions  []messages.Decision
 }
 
 // Abort ends the run at once, for a reason outside of it.

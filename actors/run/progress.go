@@ -260,6 +260,7 @@ func (p *progress) result(l *loadRun) messages.StreamResult {
 	if len(l.load.Streams) == 1 {
 		r.Target = l.load.Streams[0].Target
 	}
+	r.How = p.told[l.stream]
 	for _, part := range l.load.Parts {
 		pp := p.parts[part.ID]
 		r.RowsRead += pp.receipt.Rows.Read - pp.base.Rows.Read

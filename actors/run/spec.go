@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -65,12 +66,15 @@ func (t Transform) appliesTo(s messages.StreamID) bool {
 
 // Resources bound a run. They change how fast it is, never what is written.
 type Resources struct {
-	MemoryBytes   int64 // hard cap on bytes in flight, over all tasks
-	BatchBytesMax int64 // upper bound of one batch
-	RowBytesMax   int64 // a larger row is an error that names it
-	BatchesMax    int   // in flight on one hop
-	Tasks         int   // at once; at least 1
-	Retries       int   // of a part, in a row, without progress
+	MemoryBytes   int64  // hard cap on bytes in flight, over all tasks
+	BatchBytesMax int64  // upper bound of one batch
+	RowBytesMax   int64  // a larger row is an error that names it
+	BatchesMax    int    // in flight on one hop
+	BatchRows     int64  // upper bound of one batch; 0: the engine's
+	Tasks         int    // at once; at least 1
+	Pinned        string // the key that says how many tasks; empty: Tasks is the number of cores
+	Tune          bool   // the number of tasks and the size of batches are the engine's to decide
+	Retries       int    // of a part, in a row, without progress
 	Interval      source.Interval
 	Stall         time.Duration // without progress of a task; 0 waits for ever
 }
@@ -109,7 +113,7 @@ func (r Resources) budget(hops int) (flow.Window, connectors.Limits) {
 	if batches <= 0 {
 		batches = 16
 	}
-	limits := connectors.Limits{BatchRows: batchRowsBest, BatchBytes: max(batch, 1), RowBytes: r.RowBytesMax}
+	limits := connectors.Limits{BatchRows: cmp.Or(r.BatchRows, batchRowsBest), BatchBytes: max(batch, 1), RowBytes: r.RowBytesMax}
 	if limits.RowBytes <= 0 {
 		limits.RowBytes = 16 << 20
 	}

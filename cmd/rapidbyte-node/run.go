@@ -278,6 +278,7 @@ type runResult struct {
 	ElapsedMS int64                   `json:"elapsed_ms"`
 	Streams   []messages.StreamResult `json:"streams"`
 	Warnings  []string                `json:"warnings,omitempty"`
+	Tuning    []messages.Decision     `json:"tuning,omitempty"`
 	Store     string                  `json:"state_store"`
 }
 
@@ -286,7 +287,7 @@ func (a *app) runOutcome(path string, doc *config.Document, spec run.Spec, r mes
 	complete(&r, spec, st)
 	res := runResult{
 		RunID: r.RunID, Pipeline: r.Pipeline, Epoch: r.Epoch, State: r.State, ElapsedMS: r.Elapsed.Milliseconds(),
-		Streams: r.Streams, Warnings: r.Warnings, Store: node.StorePath(doc),
+		Streams: r.Streams, Warnings: r.Warnings, Tuning: r.Decisions, Store: node.StorePath(doc),
 	}
 	if res.Streams == nil {
 		res.Streams = []messages.StreamResult{}

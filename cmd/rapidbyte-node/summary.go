@@ -120,6 +120,9 @@ func (s summary) render(l look) string {
 		})
 	}
 	b.WriteString(table("  ", rows, 2, 4, 6, 7))
+	for _, d := range r.Tuning {
+		fmt.Fprintf(&b, "  %s\n", l.dim("tuned "+d.What+": "+d.Value+" ("+escape(d.Reason)+")"))
+	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "  %s %s\n", l.warn(), escape(w))
 	}

@@ -108,6 +108,7 @@ func (s *snapshotScan) Close(context.Context) error {
 type serverFacts struct {
 	identity string
 	version  int // 150002
+	room     int // connections that are left
 }
 
 // versionMin is the oldest server that is read: identity, generated columns and the
@@ -119,13 +120,12 @@ const versionTIDRange = 140000
 
 func readFacts(ctx context.Context, conn *pgx.Conn) (f serverFacts, err error) {
 	var database, address string
-	err = conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int4, current_database()::text,
-		coalesce(host(inet_server_addr()), 'local') || ':' || current_setting('port')`).Scan(&f.version, &database, &address)
-	if err != nil {
-		return f, err
-	}
 	var allowed bool
-	if err := conn.QueryRow(ctx, "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')").Scan(&allowed); err != nil {
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int4, current_database()::text,
+		coalesce(host(inet_server_addr()), 'local') || ':' || current_setting('port'), has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+		greatest(1, current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4 - (SELECT count(datid) FROM pg_stat_get_activity(NULL)))::int4`).
+		Scan(&f.version, &database, &address, &allowed, &f.room)
+	if err != nil {
 		return f, err
 	}
 	system := address
@@ -176,7 +176,7 @@ func (p *scanPlanner) run(ctx context.Context, application string) error {
 	if p.facts, err = readFacts(ctx, p.conn); err != nil {
 		return err
 	}
-	p.plan.Identity = p.facts.identity
+	p.plan.Identity, p.plan.Room = p.facts.identity, p.facts.room
 	if p.facts.version < versionMin {
 		return tooOld(p.facts.version)
 	}

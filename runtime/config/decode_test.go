@@ -43,6 +43,8 @@ func TestDefaultsOfAMinimalDocument(t *testing.T) {
 	require.Equal(t, 15*time.Minute, doc.Resources.StallTimeout())
 	require.Zero(t, doc.Resources.CheckpointInterval())
 	require.Equal(t, 4, doc.Resources.Count(4))
+	require.Empty(t, doc.Resources.Pinned())
+	require.True(t, doc.Resources.Autotune.Enabled)
 	require.Equal(t, connectors.DataFail, doc.Destination.OnDataError)
 	require.Equal(t, "hard", doc.Destination.DeleteMode)
 	require.Equal(t, config.SchemaEvolution{NewColumn: "add", RemovedColumn: "ignore", TypeChange: "fail", NullabilityChange: "allow"}, doc.Destination.SchemaEvolution)
@@ -70,6 +72,9 @@ func TestValuesReachTheirFields(t *testing.T) {
 
 	doc = good(t, accepted[5], nil)
 	require.Equal(t, 8, doc.Resources.Count(2))
+	require.Equal(t, "resources.parallelism", doc.Resources.Pinned())
+	doc.Resources.Parallelism, doc.Resources.Autotune.Parallelism = 0, 3
+	require.Equal(t, "resources.autotune.parallelism", doc.Resources.Pinned())
 	require.False(t, doc.Resources.Autotune.Enabled)
 
 	doc = good(t, accepted[3], nil)

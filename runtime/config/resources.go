@@ -116,6 +116,17 @@ func (r Resources) Count(auto int) int {
 	return max(1, auto)
 }
 
+// Pinned returns the key that says how many tasks run at a time; "": none does.
+func (r Resources) Pinned() string {
+	switch {
+	case r.Parallelism > 0:
+		return "resources.parallelism"
+	case r.Autotune.Parallelism > 0:
+		return "resources.autotune.parallelism"
+	}
+	return ""
+}
+
 // settle completes what depends on other keys. A bound that the document does not
 // state shrinks with max_memory; one that it states must fit.
 func (doc *Document) settle(r *report) {

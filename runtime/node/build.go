@@ -121,7 +121,7 @@ func streams(doc *config.Document, o BuildOptions) ([]run.Stream, error) {
 func resources(r config.Resources) run.Resources {
 	return run.Resources{
 		MemoryBytes: int64(r.MaxMemory), BatchBytesMax: int64(r.MaxBatchBytes), RowBytesMax: int64(r.MaxRowBytes),
-		BatchesMax: r.MaxInflightBatches, Tasks: r.Count(runtime.GOMAXPROCS(0)), Retries: r.MaxRetries,
+		BatchesMax: r.MaxInflightBatches, Tasks: r.Count(runtime.GOMAXPROCS(0)), Pinned: r.Pinned(), Tune: r.Autotune.Enabled, Retries: r.MaxRetries,
 		Interval: source.Interval{
 			Bytes: int64(r.CheckpointIntervalBytes), Rows: r.CheckpointIntervalRows, Every: r.CheckpointInterval(),
 		},

@@ -295,6 +295,9 @@ func TestWhatAConnectorExplainsIsToldOncePerStream(t *testing.T) {
 			}
 		}
 		want := []string{"swap: rename", "flush: 1mb"}
-		require.Equal(t, map[messages.StreamID][]string{"orders": want, "users": want}, got)
+		require.Equal(t, map[messages.StreamID][]string{
+			"":       {"tasks: 2 at a time (one per core, autotune is off)", "batch: at most 8192 rows, 1kb (autotune is off)"},
+			"orders": want, "users": want,
+		}, got)
 	})
 }
