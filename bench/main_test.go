@@ -46,7 +46,7 @@ func TestScenariosAreSound(t *testing.T) {
 			ids = append(ids, target.ID)
 		}
 	}
-	for _, id := range []string{"P1", "P2", "P3", "P4", "P6", "P7", "P8", "P9", "P11", "P12", "P14", "P15"} {
+	for _, id := range []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P11", "P12", "P13", "P14", "P15"} {
 		require.Contains(t, ids, id, "a target without a scenario")
 	}
 	for _, suite := range scenario.Suites {

@@ -79,6 +79,7 @@ func New(ctx context.Context, o Options) (*Arena, error) {
 	a.session = artefact.Session{
 		ID: now.Format("20060102T150405Z"), Started: now.Truncate(time.Second), Suite: o.Suite, Scale: o.Scale, Machine: artefact.Here(), GOMAXPROCS: runtime.GOMAXPROCS(0),
 		Go: runtime.Version(), Programs: map[string]string{}, Peers: map[string]string{}, Competing: o.Competing,
+		Profiled: a.profile,
 	}
 	for name, path := range a.options.Programs {
 		out, err := exec.CommandContext(ctx, path, "version").Output()

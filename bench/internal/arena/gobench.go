@@ -37,7 +37,7 @@ func (a *Arena) goBench(ctx context.Context, s *scenario.Scenario, r *artefact.R
 			if err != nil {
 				return nil, err
 			}
-			runs := parseBench(string(text), number)
+			runs := parseBench(string(text), s.Go.Metric, number)
 			if len(runs) == 0 {
 				return nil, fmt.Errorf("%s has no benchmark that matches %s", s.Go.Package, s.Go.Bench)
 			}
@@ -53,8 +53,9 @@ func (a *Arena) goBench(ctx context.Context, s *scenario.Scenario, r *artefact.R
 
 var benchRE = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
 
-// parseBench reads the lines that go test writes.
-func parseBench(text string, round int) []artefact.Run {
+// parseBench reads the lines that go test writes. A benchmark that times several in turn
+// reports NAME-UNIT for each, which makes them contestants of their own.
+func parseBench(text, unit string, round int) []artefact.Run {
 	var out []artefact.Run
 	for l := range strings.Lines(text) {
 		m := benchRE.FindStringSubmatch(strings.TrimSpace(l))
@@ -64,11 +65,19 @@ func parseBench(text string, round int) []artefact.Run {
 		run := artefact.Run{Contestant: m[1], Round: round, Metrics: map[string]float64{}}
 		fields := strings.Fields(m[2])
 		for i := 0; i+1 < len(fields); i += 2 {
-			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				continue
+			}
+			if name, ok := strings.CutSuffix(fields[i+1], "-"+unit); ok {
+				out = append(out, artefact.Run{Contestant: name, Round: round, Metrics: map[string]float64{unit: v}})
+			} else {
 				run.Metrics[fields[i+1]] = v
 			}
 		}
-		out = append(out, run)
+		if _, ok := run.Metrics[unit]; ok {
+			out = append(out, run)
+		}
 	}
 	return out
 }

@@ -139,11 +139,7 @@ func (c *contest) load(ctx context.Context, dir string) error {
 	if c.s.To == scenario.CSV {
 		return c.loadCSV(ctx, c.outPath(dir), table)
 	}
-	state := filepath.Join(c.dir, "verify.db")
-	if err := os.RemoveAll(state); err != nil {
-		return err
-	}
-	doc := document(state)
+	doc := document(filepath.Join(dir, "verify.db"))
 	doc["source"] = source(c.s.To, c.outPath(dir), table)
 	doc["destination"] = map[string]any{
 		"use": "postgres", "config": map[string]any{"dsn": c.server.url(verifyDB), "schema": scenario.Schema}, "write_mode": "append",

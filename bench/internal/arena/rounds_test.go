@@ -77,10 +77,11 @@ func TestWhatWasMeasuredBeforeAnErrorIsKept(t *testing.T) {
 }
 
 func TestBenchmarksAreRead(t *testing.T) {
-	runs := parseBench("goos: linux\nBenchmarkActors/transforms-0-2         \t       1\t  41000000 ns/op\t     99000 batches/s\nBenchmarkX \t 10\t 5 ns/op\nPASS\n", 3)
+	runs := parseBench("goos: linux\nBenchmarkActors/transforms-0-2         \t       1\t  41000000 ns/op\t     99000 batches/s\nBenchmarkX \t 10\t 5 MB/s\nPASS\n", "ns/op", 3)
+	require.Equal(t, []artefact.Run{{Contestant: "Actors/transforms-0", Round: 3, Metrics: map[string]float64{"ns/op": 41000000, "batches/s": 99000}}}, runs)
+	runs = parseBench("BenchmarkCheckpoint-2 5 1091 bbolt-1-µs 566 fsync-µs 3 x/op\n", "µs", 1)
 	require.Equal(t, []artefact.Run{
-		{Contestant: "Actors/transforms-0", Round: 3, Metrics: map[string]float64{"ns/op": 41000000, "batches/s": 99000}},
-		{Contestant: "X", Round: 3, Metrics: map[string]float64{"ns/op": 5}},
+		{Contestant: "bbolt-1", Round: 1, Metrics: map[string]float64{"µs": 1091}}, {Contestant: "fsync", Round: 1, Metrics: map[string]float64{"µs": 566}},
 	}, runs)
 }
 

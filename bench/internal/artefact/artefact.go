@@ -32,6 +32,7 @@ type Session struct {
 	Peers      map[string]string `json:"peers"`            // version by name
 	Absent     []string          `json:"absent,omitempty"` // peers that were asked for
 	Competing  float64           `json:"competing_limit_s"`
+	Profiled   bool              `json:"profiled,omitempty"` // ours wrote profiles, which takes time
 }
 
 // Machine is where it ran.

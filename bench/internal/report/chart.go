@@ -52,8 +52,8 @@ func bars(v view) string {
 	for _, name := range v.names {
 		b := bar{name: name, colour: peerColour, value: v.of(0, name, wall)}
 		if v.Scenario.Kind == scenario.Go {
-			b.value = v.of(0, name, func(r artefact.Run) float64 { return r.Metrics["ns/op"] / 1e6 })
-			b.text, b.colour = number(b.value.Median)+" ms", oursColour
+			b.value = v.of(0, name, v.metric)
+			b.text, b.colour = number(b.value.Median)+" "+v.Scenario.Go.Metric, oursColour
 		} else {
 			c := v.contestant(name)
 			b.text = fmt.Sprintf("%.3g s", b.value.Median)

@@ -80,8 +80,7 @@ func change(a, b view, p int64, name string) string {
 		return fmt.Sprintf("| %s | | measured | not measured | | |\n", label)
 	}
 	if a.Scenario.Kind == scenario.Go {
-		ns := func(r artefact.Run) float64 { return r.Metrics["ns/op"] }
-		return changed(label, "ns/op", a.of(p, name, ns), b.of(p, name, ns))
+		return changed(label, a.Scenario.Go.Metric, a.of(p, name, a.metric), b.of(p, name, b.metric))
 	}
 	out := ""
 	against := a.against()

@@ -153,6 +153,9 @@ func facts(v view) string {
 	if v.Session.Scale != 1 && v.Session.Scale != 0 {
 		words = append(words, "**scaled by "+number(v.Session.Scale)+"**")
 	}
+	if v.Session.Profiled {
+		words = append(words, "**ours was profiled, which takes time**")
+	}
 	if !v.Complete {
 		words = append(words, "**interrupted**")
 	}

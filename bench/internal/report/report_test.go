@@ -69,6 +69,7 @@ func series() *artefact.Result {
 		Targets: []scenario.Target{{ID: "P12", Measure: scenario.Slope, Most: new(1.0)}, {ID: "P12", Measure: scenario.WallTable, Most: new(3.0)}},
 	}
 	r := &artefact.Result{Session: session("s1"), Scenario: s}
+	r.Session.Profiled, r.Session.Scale = true, 0.1
 	r.Session.Server = artefact.Server{Version: "16.0", Transport: "unix socket in /run"}
 	for _, n := range []int64{1, 10, 100} {
 		r.Runs = append(r.Runs, artefact.Run{Contestant: "ours", Point: n, Tables: int(n), Round: 1, Rows: 100 * n, Wall: 0.01 * float64(n), PeakMB: 50, Conns: 4})
@@ -77,7 +78,8 @@ func series() *artefact.Result {
 }
 
 func goResult(ns float64) *artefact.Result {
-	s := &scenario.Scenario{Name: "actors", Title: "Actors", Kind: scenario.Go, Rounds: 1, Go: &scenario.GoBench{Package: "p"}}
+	s := &scenario.Scenario{Name: "actors", Title: "Actors", Kind: scenario.Go, Rounds: 1, Go: &scenario.GoBench{Package: "p", Metric: "ns/op"},
+		Targets: []scenario.Target{{ID: "P13", Of: "B", Measure: scenario.MetricRatio, Over: "A/1", Most: new(1.0)}, {ID: "P5", Of: "B", Measure: scenario.Metric, Most: new(5.0)}}}
 	return &artefact.Result{Session: session("s1"), Scenario: s, Complete: true, Runs: []artefact.Run{
 		{Contestant: "A/1", Round: 1, Metrics: map[string]float64{"ns/op": ns, "batches/s": 99000}}, {Contestant: "B", Round: 1, Metrics: map[string]float64{"ns/op": 7}},
 	}}

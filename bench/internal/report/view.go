@@ -62,6 +62,9 @@ func (v view) of(point int64, name string, value func(artefact.Run) float64) sta
 
 func wall(r artefact.Run) float64 { return r.Wall }
 
+// metric is the value of a Go benchmark that counts.
+func (v view) metric(r artefact.Run) float64 { return r.Metrics[v.Scenario.Go.Metric] }
+
 // contestant finds who runs under a name; another build of ours has a name of its own.
 func (v view) contestant(name string) scenario.Contestant {
 	for _, c := range v.Scenario.Contestants {
@@ -82,18 +85,23 @@ func (v view) rival(name string) bool {
 // another contestant, or the best peer of each round, or, where there is no peer, the
 // first contestant.
 func (v view) over(point int64, name, other string) stats.Spread {
+	return v.paired(point, name, other, wall)
+}
+
+// paired takes the ratios of any value.
+func (v view) paired(point int64, name, other string, value func(artefact.Run) float64) stats.Spread {
 	var a, b []float64
 	for _, run := range v.runs(point, name) {
 		best := math.Inf(1)
 		for _, n := range v.reference(other) {
 			for _, r := range v.runs(point, n) {
 				if r.Round == run.Round {
-					best = min(best, r.Wall)
+					best = min(best, value(r))
 				}
 			}
 		}
 		if !math.IsInf(best, 1) {
-			a, b = append(a, run.Wall), append(b, best)
+			a, b = append(a, value(run)), append(b, best)
 		}
 	}
 	return stats.Paired(a, b)
@@ -130,6 +138,7 @@ func (v view) against() string {
 type measured struct {
 	scenario.Target
 	value stats.Spread
+	unit  string // of a Go benchmark
 	known bool
 	met   bool
 }
@@ -144,6 +153,9 @@ func (v view) targets() []measured {
 		}
 		m := measured{Target: t, value: v.measure(t, of)}
 		m.Of = of
+		if v.Scenario.Go != nil {
+			m.unit = v.Scenario.Go.Metric
+		}
 		m.known = m.value.Known()
 		m.met = m.known && (t.Most == nil || m.value.Median <= *t.Most) && (t.Least == nil || m.value.Median >= *t.Least)
 		out = append(out, m)
@@ -167,6 +179,10 @@ func (v view) measure(t scenario.Target, of string) stats.Spread {
 	switch t.Measure {
 	case scenario.WallRatio:
 		return v.over(point, of, t.Over)
+	case scenario.Metric:
+		return v.of(point, of, v.metric)
+	case scenario.MetricRatio:
+		return v.paired(point, of, t.Over, v.metric)
 	case scenario.Slope:
 		s, err := v.slope(of)
 		if err != nil {
@@ -204,8 +220,14 @@ func (m measured) what() string {
 		scenario.Wall: "wall, s", scenario.WallTable: "wall per table, ms", scenario.CPURow: "client CPU, ns per row", scenario.PeakMB: "peak of resident memory, MB",
 		scenario.RowsSecond: "rows a second", scenario.Connections: "connections", scenario.Slope: "growth, log-log slope",
 	}
-	if m.Measure != scenario.WallRatio {
+	switch m.Measure {
+	case scenario.Metric:
+		return m.unit
+	case scenario.MetricRatio:
+		return m.unit + " over " + m.Over
+	default:
 		return words[m.Measure]
+	case scenario.WallRatio:
 	}
 	if m.Over == "" {
 		return "wall over the best peer"

@@ -169,12 +169,13 @@ func (s *Scenario) check() error {
 	case Copy:
 		s.checkCopy(fault)
 	case Go:
-		if s.Go == nil || s.Go.Package == "" || s.Go.Bench == "" {
-			fault("kind go needs go: {package, bench}")
+		if s.Go == nil || s.Go.Package == "" || s.Go.Bench == "" || s.Go.Metric == "" {
+			fault("kind go needs go: {package, bench, metric}")
 		}
 		if len(s.Contestants) > 0 {
 			fault("kind go has no contestants: its benchmarks are")
 		}
+		s.checkTargets(fault)
 	default:
 		fault("found kind %q, expected %s or %s", s.Kind, Copy, Go)
 	}
@@ -275,12 +276,16 @@ func (s *Scenario) checkTargets(fault func(string, ...any)) {
 			fault("target %s needs one of most, least", t.ID)
 		}
 		for _, name := range []string{t.Of, t.Over} {
-			if name != "" && !has(name) {
+			if s.Kind == Copy && name != "" && !has(name) {
 				fault("target %s: no contestant is called %q", t.ID, name)
 			}
 		}
-		if t.Over != "" && t.Measure != WallRatio {
-			fault("target %s: over is for %s", t.ID, WallRatio)
+		ofGo := t.Measure == Metric || t.Measure == MetricRatio
+		if ofGo != (s.Kind == Go) || ofGo && t.Of == "" {
+			fault("target %s: measure %s with of is for kind go, and kind go takes no other", t.ID, Metric)
+		}
+		if t.Over != "" && t.Measure != WallRatio && t.Measure != MetricRatio || t.Over == "" && t.Measure == MetricRatio {
+			fault("target %s: over is for %s and %s, which needs it", t.ID, WallRatio, MetricRatio)
 		}
 		if t.Measure == Slope && s.Series == nil {
 			fault("target %s: a slope needs a series", t.ID)

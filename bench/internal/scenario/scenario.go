@@ -132,6 +132,7 @@ type GoBench struct {
 	Bench   string `json:"bench"          yaml:"bench"`
 	Time    string `json:"time,omitempty" yaml:"time"`
 	Scaled  int    `json:"steps,omitempty" yaml:"steps"` // benchtime in steps, which --scale makes fewer
+	Metric  string `json:"metric"         yaml:"metric"` // the unit that counts; NAME-UNIT is a contestant NAME of its own
 }
 
 // Contestant does the work in one way: ours, a peer by name, or a command.
@@ -162,9 +163,11 @@ const (
 	RowsSecond  Measure = "rows_per_s"
 	Connections Measure = "connections"
 	Slope       Measure = "slope"
+	Metric      Measure = "metric"       // of a Go benchmark
+	MetricRatio Measure = "metric_ratio" // over that of another one, within a round
 )
 
-var measures = []Measure{WallRatio, Wall, WallTable, CPURow, PeakMB, RowsSecond, Connections, Slope}
+var measures = []Measure{WallRatio, Wall, WallTable, CPURow, PeakMB, RowsSecond, Connections, Slope, Metric, MetricRatio}
 
 // Target is a limit that the median must keep.
 type Target struct {

@@ -83,6 +83,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"over: psql", "over: nobody", `no contestant is called "nobody"`},
 		{"measure: wall_ratio", "measure: speed", `found measure "speed"`},
 		{"measure: wall_ratio", "measure: wall_s", "over is for wall_ratio"},
+		{"measure: wall_ratio", "measure: metric", "is for kind go"},
 		{"most: 1.05", "most: 1, least: 1", "needs one of most, least"},
 		{"over: psql, most", "most", ""},
 		{"name: some-work", "---\nname: a\n---\nname: some-work", "second document"},
@@ -98,6 +99,22 @@ func TestMistakesAreNamed(t *testing.T) {
 	}
 	_, err := Parse("a.yaml", nil, shapes)
 	require.ErrorContains(t, err, "the file is empty")
+}
+
+func TestGoBenchmarks(t *testing.T) {
+	const text = "name: a\ntitle: A\nsuites: {lab: {}}\nkind: go\ngo: {package: p, bench: ., metric: ns/op, steps: 500}\n" +
+		"targets: [{id: P13, of: save, measure: metric_ratio, over: sync, most: 1.2}]\n"
+	s, err := Parse("a.yaml", []byte(text), nil)
+	require.NoError(t, err)
+	require.Equal(t, 5, s.Sized("lab", 0.01).Go.Scaled)
+	require.Equal(t, 500, s.Go.Scaled)
+	for _, c := range [][3]string{
+		{"metric: ns/op, ", "", "needs go: {package, bench, metric}"}, {"over: sync, ", "", "which needs it"}, {"of: save, ", "", "with of is for kind go"},
+		{"metric_ratio, over: sync", "wall_s", "takes no other"}, {"kind: go", "kind: go\ncontestants: [{name: x}]", "has no contestants"},
+	} {
+		_, err := Parse("a.yaml", []byte(strings.Replace(text, c[0], c[1], 1)), nil)
+		require.ErrorContains(t, err, c[2])
+	}
 }
 
 func TestFoldersOfOnesOwn(t *testing.T) {
