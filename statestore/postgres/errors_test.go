@@ -144,7 +144,7 @@ func TestPGDefaultsOfTheRoleDoNotMatter(t *testing.T) {
 	var sql strings.Builder
 	for _, s := range []string{
 		"synchronous_commit = off", "default_transaction_read_only = on", "default_transaction_isolation = 'repeatable read'", "search_path = ''",
-		"statement_timeout = 1", "lock_timeout = 1", "DateStyle = 'German'", "bytea_output = 'escape'", "TimeZone = 'Asia/Kathmandu'",
+		"statement_timeout = '9s'", "lock_timeout = '9s'", "DateStyle = 'German'", "bytea_output = 'escape'", "TimeZone = 'Asia/Kathmandu'",
 	} {
 		sql.WriteString("ALTER DATABASE " + p.db + " SET " + s + ";")
 	}
@@ -155,7 +155,7 @@ func TestPGDefaultsOfTheRoleDoNotMatter(t *testing.T) {
 	rows := p.Query(t, "postgres", "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = '"+p.db+"'")
 	require.Equal(t, [][]string{{"rb:state"}}, rows)
 	for name, want := range map[string]string{
-		"synchronous_commit": "on", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2", "tcp_user_timeout": "20000",
+		"synchronous_commit": "on", "statement_timeout": "15s", "lock_timeout": "8s", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2", "tcp_user_timeout": "20000",
 	} {
 		got, err := s.Setting(t.Context(), name)
 		require.NoError(t, err)
