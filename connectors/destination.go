@@ -95,10 +95,20 @@ type Writer interface {
 	Close(ctx context.Context) error
 }
 
-// RawWriter is implemented by a Destination that can take rows undecoded.
+// RawWriter is implemented by a Destination that can take rows undecoded: where a table
+// holds exactly the values that they came from, and nobody has to look at one.
 type RawWriter interface {
-	// AcceptsRaw reports whether rows of s in format can be written as they are.
-	AcceptsRaw(s StreamPlan, format string) bool
+	// AcceptsRaw says for each load whether its writers would take rows in the Raw of its
+	// parts, once it is begun; empty: they would, else why not, to stand behind "because".
+	// Changes nothing. It is for a person: a writer decides by the table as it is then.
+	AcceptsRaw(ctx context.Context, loads []Load) (why []string, err error)
+}
+
+// RawTaker is implemented by the Writer of a RawWriter.
+type RawTaker interface {
+	// TakesRaw says whether rows in the Raw of its Part can come; empty: yes, and then all
+	// of this attempt do. Else why not: they come as Arrow. Called once, behind OpenWriter.
+	TakesRaw() (why string)
 }
 
 // Planner is implemented by a Destination that can say what Begin would do.

@@ -27,7 +27,7 @@ type Part struct {
 	Streams []messages.StreamID `json:"streams"`
 	Split   json.RawMessage     `json:"split"`           // the source's own: range, file, slot
 	Scan    string              `json:"scan,omitempty"`  // token by which any node reads the same snapshot
-	Raw     string              `json:"raw,omitempty"`   // agreed RawRows format; empty means Arrow
+	Raw     string              `json:"raw,omitempty"`   // RawRows format in which the source can send it, set by the engine; in a ReadRequest: agreed; empty means Arrow
 	After   []messages.PartID   `json:"after,omitempty"` // parts that must be final and persisted first
 	Rows    int64               `json:"rows,omitempty"`  // estimate, 0 unknown
 }

@@ -78,10 +78,13 @@ type Confirmer interface {
 	Confirm(p messages.Position)
 }
 
-// RawReader is implemented by a Source that can send rows undecoded.
+// RawReader is implemented by a Source that can send rows undecoded: as messages.RawRows,
+// cut at the ends of rows and within the Limits, under the same positions as Arrow rows.
 type RawReader interface {
-	// RawFormats lists the formats in which it can send a stream, best first.
-	RawFormats(s StreamPlan) []string
+	// RawFormat names the format in which it can send the rows of l, a load that it has
+	// planned. Empty: it cannot; why then says what is in the way, to stand behind
+	// "because". A reader sends so when its Part.Raw names the format. It does no I/O.
+	RawFormat(l Load) (format, why string)
 }
 
 // Emitter takes what a source or transform produces. Only the goroutine that was

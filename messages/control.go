@@ -37,6 +37,7 @@ type Resume struct {
 	Part  PartID
 	Token Token
 	From  Position
+	Raw   string // format of undecoded rows that both ends have agreed on; empty: Arrow
 }
 
 // Drain asks the receiver to stop at the next exact position.
@@ -49,6 +50,8 @@ type Drain struct {
 type Opened struct {
 	Token   Token
 	Receipt Receipt
+	Raw     string // format of undecoded rows that the writer takes; empty: Arrow
+	Why     string // Arrow, although the source offers more; to stand behind "because"
 }
 
 // Explained carries what the destination of an attempt has decided and why.

@@ -2,6 +2,15 @@ package messages
 
 import "time"
 
+// Lane is how rows travel from the source to the destination.
+type Lane string
+
+// The lanes.
+const (
+	LaneArrow       Lane = "arrow"       // decoded, as record batches
+	LanePassthrough Lane = "passthrough" // as the source sends them, never decoded
+)
+
 // StreamResult is what one run did for one stream.
 type StreamResult struct {
 	Stream       StreamID `json:"name"`
@@ -10,10 +19,12 @@ type StreamResult struct {
 	RowsRead     int64    `json:"rows_read"`    // from the source, in committed work of this run
 	RowsWritten  int64    `json:"rows_written"` // committed at the destination in this run
 	RowsRejected int64    `json:"rows_rejected,omitempty"`
-	Bytes        int64    `json:"bytes"`            // Arrow bytes read in this run
+	Bytes        int64    `json:"bytes"`            // read in this run, as they travel
 	Cursor       *Cursor  `json:"cursor,omitempty"` // of the last persisted receipt, when the stream is one task
 	Open         bool     `json:"open,omitempty"`   // completed for this run; the next one reads on behind Cursor
 	Tasks        int      `json:"tasks"`
+	Lane         Lane     `json:"lane,omitempty"`        // of all tasks of this run; empty: none was opened
+	LaneReason   string   `json:"lane_reason,omitempty"` // of arrow, where both ends have another one
 	Retries      int      `json:"retries,omitempty"`
 	How          []string `json:"how,omitempty"` // how its rows were written, and why so
 	Failure      *Failure `json:"error,omitempty"`

@@ -103,15 +103,18 @@ func (a *Actor) onWire(c actor.Context, w flow.Wire) {
 	a.worker = flow.Go(k.run, func(err error) { root.Send(self, jobDone{err: err}) })
 }
 
-// opened reports OpenWriter.
-type opened struct{ receipt messages.Receipt }
+// opened reports OpenWriter, and in which format rows are to come.
+type opened struct {
+	receipt  messages.Receipt
+	raw, why string
+}
 
 // explained reports what a connectors.Explainer said.
 type explained struct{ lines []string }
 
 func (a *Actor) onOpened(c actor.Context, m opened) {
 	a.state = stateIdle
-	c.Send(a.wire.Owner, messages.Opened{Token: a.cfg.Task.Token, Receipt: m.receipt})
+	c.Send(a.wire.Owner, messages.Opened{Token: a.cfg.Task.Token, Receipt: m.receipt, Raw: m.raw, Why: m.why})
 	a.grant(c, a.grants.First())
 }
 

@@ -47,7 +47,7 @@ func bubble(t *testing.T, plant func(d *conntest.MemoryDestination), spoil func(
 		session, err := r.dst.Open(t.Context(), connectors.SessionRequest{Pipeline: "p", Epoch: 1, Store: "s"})
 		require.NoError(t, err)
 		id := messages.LoadID{Name: "orders", Number: 1}
-		r.task = flow.Task{Pipeline: "p", Token: messages.Token{Epoch: 1, Attempt: 1}, Part: connectors.Part{ID: "orders/0", Load: id, Streams: []messages.StreamID{"orders"}}}
+		r.task = flow.Task{Pipeline: "p", Token: messages.Token{Epoch: 1, Attempt: 1}, Part: connectors.Part{ID: "orders/0", Load: id, Streams: []messages.StreamID{"orders"}, Raw: offered}}
 		st := conntest.Numbers("orders", 1)
 		require.NoError(t, session.Begin(t.Context(), connectors.Load{
 			ID: id, Mode: connectors.ModeAppend, Parts: []connectors.Part{r.task.Part},
@@ -73,6 +73,54 @@ func (r *rig) stamp() messages.Stamp {
 	r.seq++
 	return messages.Stamp{Part: r.task.Part.ID, Token: r.task.Token, Seq: r.seq}
 }
+
+// taker is a writer with an opinion about undecoded rows.
+type taker struct {
+	connectors.Writer
+	why string
+}
+
+func (w taker) TakesRaw() string { return w.why }
+
+// raws is a session of takers.
+type raws struct {
+	connectors.Session
+	why string
+}
+
+func (s raws) OpenWriter(ctx context.Context, p connectors.Part, t messages.Token) (connectors.Writer, messages.Receipt, error) {
+	w, r, err := s.Session.OpenWriter(ctx, p, t)
+	return taker{w, s.why}, r, err
+}
+
+// The writer has the last word about undecoded rows, and one that has never heard of them
+// gets Arrow.
+func TestAWriterIsAskedForTheLane(t *testing.T) {
+	for name, c := range map[string]struct {
+		offered   string
+		spoil     func(connectors.Session) connectors.Session
+		raw, says string
+	}{
+		"taken":       {"fmt/1", func(s connectors.Session) connectors.Session { return raws{s, ""} }, "fmt/1", ""},
+		"declined":    {"fmt/1", func(s connectors.Session) connectors.Session { return raws{s, "of the types"} }, "", "of the types"},
+		"not offered": {"", func(s connectors.Session) connectors.Session { return raws{s, ""} }, "", ""},
+		"unheard of":  {"fmt/1", nil, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			offered = c.offered
+			defer func() { offered = "" }()
+			bubble(t, nil, c.spoil, func(r *rig) {
+				got := actortest.Of[messages.Opened](r.owner.Take())
+				require.Len(t, got, 1)
+				require.Equal(t, c.raw, got[0].Raw)
+				require.Equal(t, c.says, got[0].Why)
+			})
+		})
+	}
+}
+
+// offered is the Raw of the part that a rig opens.
+var offered string
 
 // batch sends n rows.
 func (r *rig) batch(n int) {

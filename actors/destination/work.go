@@ -42,7 +42,7 @@ func (k *work) run(ctx context.Context) {
 		return
 	}
 	k.writer, k.last = w, r
-	k.report(opened{receipt: r})
+	k.report(k.opened(r))
 	k.explain()
 	for {
 		select {
@@ -69,6 +69,22 @@ func (k *work) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// opened tells how the part stands and how its rows are to come.
+func (k *work) opened(r messages.Receipt) opened {
+	out := opened{receipt: r, raw: k.cfg.Task.Part.Raw}
+	if out.raw == "" {
+		return out
+	}
+	taker, ok := k.writer.(connectors.RawTaker)
+	if !ok {
+		return opened{receipt: r}
+	}
+	if out.why = taker.TakesRaw(); out.why != "" {
+		out.raw = ""
+	}
+	return out
 }
 
 func (k *work) do(ctx context.Context, item messages.Item) (messages.Receipt, error) {

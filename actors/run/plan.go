@@ -19,6 +19,7 @@ type planned struct {
 	inputs map[messages.StreamID][]connectors.StreamPlan // per stream: what the source emits, then what each applied step receives
 	reads  []connectors.StreamPlan                       // as the source reads them
 	stream messages.StreamID                             // for progress; of a slot: its name
+	lane   Lane
 }
 
 // Plan turns what the source will read into what the destination begins: the
@@ -145,6 +146,7 @@ func (s Spec) planLoad(l connectors.Load, identity string, known connectors.Reco
 	l.Streams = out
 	l.Shape = shapeOf(l)
 	warning, err := s.carryOn(&l, first, known)
+	one.lane = s.offer(&l)
 	one.load = l
 	return one, warning, err
 }

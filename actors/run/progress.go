@@ -32,6 +32,8 @@ type partProgress struct {
 	retries int
 	token   messages.Token
 	stages  []messages.StageStatus // of the running attempt, source first
+	lane    Lane                   // as planned, then of the newest attempt
+	opened  bool                   // there was one
 	moved   time.Time              // when a figure of the attempt last changed
 }
 
@@ -58,7 +60,7 @@ func (p *progress) plan(l planned, known connectors.Recovered) {
 	var parts int64
 	for _, part := range l.load.Parts {
 		parts += part.Rows
-		pp := &partProgress{stream: l.stream, load: l.load.ID}
+		pp := &partProgress{stream: l.stream, load: l.load.ID, lane: l.lane}
 		for _, r := range known.Receipts {
 			if r.Part == part.ID && r.LoadID() == l.load.ID {
 				pp.begun, pp.base, pp.receipt, pp.done = true, r, r, r.Final
@@ -104,6 +106,16 @@ func (p *progress) opened(m messages.Opened) {
 	if !pp.begun {
 		pp.begun, pp.base = true, m.Receipt
 	}
+	pp.opened = true
+	switch {
+	case m.Raw != "":
+		pp.lane = Lane{Lane: messages.LanePassthrough, Raw: m.Raw}
+	case m.Why != "" || pp.lane.Raw != "":
+		pp.lane = Lane{Lane: messages.LaneArrow, Reason: m.Why}
+	}
+	if pp.lane.Known() {
+		p.note(pp, m.Receipt.Part, m.Token, fmt.Sprintf("stream %s: %s", pp.stream, pp.lane))
+	}
 	if m.Receipt.Version.Compare(pp.receipt.Version) >= 0 {
 		pp.receipt = m.Receipt // how an unknown COMMIT ended
 	}
@@ -130,10 +142,15 @@ func (p *progress) explained(m messages.Explained) {
 		return
 	}
 	for _, line := range m.Lines {
-		if !slices.Contains(p.told[pp.stream], line) {
-			p.told[pp.stream] = append(p.told[pp.stream], line)
-			p.send(messages.Event{Kind: messages.EventNote, Stream: pp.stream, Part: m.Part, Token: m.Token, Message: line})
-		}
+		p.note(pp, m.Part, m.Token, line)
+	}
+}
+
+// note shows a line once per stream.
+func (p *progress) note(pp *partProgress, part messages.PartID, k messages.Token, line string) {
+	if !slices.Contains(p.told[pp.stream], line) {
+		p.told[pp.stream] = append(p.told[pp.stream], line)
+		p.send(messages.Event{Kind: messages.EventNote, Stream: pp.stream, Part: part, Token: k, Message: line})
 	}
 }
 
@@ -268,6 +285,9 @@ func (p *progress) result(l *loadRun) messages.StreamResult {
 		r.RowsRejected += pp.receipt.Rows.Rejected - pp.base.Rows.Rejected
 		r.Bytes += pp.read()
 		r.Retries += pp.retries
+		if pp.opened && r.Lane != messages.LaneArrow {
+			r.Lane, r.LaneReason = pp.lane.Lane, pp.lane.Reason
+		}
 		if at := pp.receipt.Position.At; len(l.load.Parts) == 1 && !at.IsZero() {
 			r.Cursor = &at
 		}

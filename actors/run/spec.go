@@ -77,6 +77,7 @@ type Resources struct {
 	Retries       int    // of a part, in a row, without progress
 	Interval      source.Interval
 	Stall         time.Duration // without progress of a task; 0 waits for ever
+	Decode        bool          // rows are decoded also where they could pass through
 }
 
 const (

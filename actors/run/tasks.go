@@ -147,7 +147,7 @@ func (a *Actor) onOpened(c actor.Context, m messages.Opened) {
 	c.Send(a.checkpoint, checkpoint.TaskStarted{Opened: m, Source: t.pids[0], Destination: t.pids[len(t.pids)-1]})
 	resume, effects := a.board.onOpened(m)
 	if resume {
-		c.Send(t.pids[0], messages.Resume{Part: m.Receipt.Part, Token: m.Token, From: a.resumeAt(m.Receipt)})
+		c.Send(t.pids[0], messages.Resume{Part: m.Receipt.Part, Token: m.Token, From: a.resumeAt(m.Receipt), Raw: m.Raw})
 	}
 	a.do(c, effects)
 }

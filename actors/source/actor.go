@@ -114,6 +114,7 @@ func (a *Actor) onResume(c actor.Context, m messages.Resume) {
 	send := func(m any) { root.Send(self, m) }
 	e := newEmitter(a.cfg, flow.NewPort(a.cfg.Task, 0, a.cfg.Register, send), a.draining)
 	cfg := a.cfg
+	cfg.Task.Part.Raw = m.Raw
 	a.worker = flow.Go(
 		func(ctx context.Context) { read(ctx, cfg, m.From, e, send) },
 		func(err error) { send(readDone{err: err}) },

@@ -108,6 +108,30 @@ func (r *rig) failures() []messages.StageFailed {
 	return actortest.Of[messages.StageFailed](r.owner.Take())
 }
 
+// parted notes with which part a source is opened.
+type parted struct {
+	connectors.Source
+	part *connectors.Part
+}
+
+func (s parted) Open(ctx context.Context, r connectors.ReadRequest) (connectors.Reader, error) {
+	*s.part = r.Part
+	return s.Source.Open(ctx, r)
+}
+
+// A reader sends what its writer has taken, whatever the plan has offered.
+func TestAReaderIsToldTheLane(t *testing.T) {
+	for _, agreed := range []string{"", "fmt/1"} {
+		var part connectors.Part
+		bubble(t, plan{rows: 1, wrap: func(s connectors.Source) connectors.Source { return parted{s, &part} }}, func(r *rig) {
+			r.sys.Root.Send(r.pid, messages.Resume{Part: r.task.Part.ID, Token: r.task.Token, Raw: agreed})
+			synctest.Wait()
+			require.Equal(t, r.task.Part.ID, part.ID)
+			require.Equal(t, agreed, part.Raw)
+		})
+	}
+}
+
 func TestNothingIsReadBeforeResume(t *testing.T) {
 	opened := 0
 	bubble(t, plan{rows: 10, hooks: func(s *conntest.MemorySource) {

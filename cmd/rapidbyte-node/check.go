@@ -183,5 +183,8 @@ func streamReport(s node.StreamReport, l look) string {
 		facts = append(facts, "about "+count(s.Estimate, "row"))
 	}
 	head := fmt.Sprintf("  %s %s %s  %s\n", l.bold(l.name(string(s.Stream))), l.arrow(), l.name(s.Target), l.dim(strings.Join(facts, ", ")))
+	if s.How != "" {
+		head += "    " + l.dim(escape(s.How)) + "\n"
+	}
 	return head + table("    ", columnRows(s.Columns, s.Key, nil, l))
 }

@@ -130,7 +130,7 @@ func TestPGMatrix(t *testing.T) {
 // A knob changes how fast rows move, never which.
 func (m *matrix) fullRefresh(t *testing.T) {
 	knobs := []string{
-		"", "compression: lz4", "compression: zstd, autotune: {enabled: false}",
+		"", "passthrough: off", "passthrough: off, checkpoint_interval_rows: 500", "compression: lz4", "compression: zstd, autotune: {enabled: false}",
 		"autotune: {enabled: true, parallelism: 3, partition_mode: range, flush_bytes: 4096}, checkpoint_interval_rows: 500",
 	}
 	tables := []string{"invoice", "track", "playlist_track"}
@@ -139,7 +139,13 @@ func (m *matrix) fullRefresh(t *testing.T) {
 			t.Run(mode+"/"+resources, func(t *testing.T) {
 				p := m.fresh(mode, "{name: invoice}, {name: track}, {name: playlist_track}")
 				p.resources = resources
-				m.run(t, p, messages.ExitOK)
+				lane := messages.LanePassthrough
+				if strings.Contains(resources, "passthrough: off") {
+					lane = messages.LaneArrow
+				}
+				for _, s := range m.run(t, p, messages.ExitOK).Streams {
+					require.Equal(t, lane, s.Lane, "%s %s", s.Stream, s.LaneReason)
+				}
 				for _, table := range tables {
 					m.same(t, p, table, "*", "SELECT * FROM public."+table, 1)
 				}

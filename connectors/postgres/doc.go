@@ -43,6 +43,13 @@
 // stops the run with its row named; as_text lets the column travel as text instead. No
 // value is ever changed to fit.
 //
+// # Passing through
+//
+// Between two servers rows travel undecoded where the table has the very types of the
+// source and nobody needs a value (raw_reader.go, raw_sink.go): codec.Framer cuts what
+// COPY sends at the ends of rows, and the sink sends it on into the COPY of the table or
+// of the temporary one. A writer decides when it opens, by the table as it is.
+//
 // # Connections
 //
 // A server is named either by its parts (host, port, user, password, database) or by one

@@ -72,6 +72,9 @@ func (f *flushPolicy) bytes() int64 {
 	return f.size
 }
 
+// pinned reports whether somebody has said how large a write is.
+func (f *flushPolicy) pinned() bool { return f.pin > 0 || f.config > 0 }
+
 func (f *flushPolicy) input() flushInput {
 	in := flushInput{Pin: f.pin, Config: f.config}
 	if f.rows > 0 {

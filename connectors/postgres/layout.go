@@ -20,6 +20,7 @@ type layout struct {
 	oid             uint32
 	columns         []layoutColumn // in the order in which rows are sent: the stream's, then metadata
 	key             []string       // of an upsert
+	computed        []string       // columns of the stream that the table computes
 	keyed           bool           // a unique index on exactly key exists
 	rowTriggers     bool           // a trigger may change or drop a row before it is written
 	generatedAlways bool           // some written column is GENERATED ALWAYS AS IDENTITY: INSERT needs OVERRIDING SYSTEM VALUE
@@ -68,7 +69,10 @@ func (g goal) layoutOf(into qname, t *relation) (*layout, error) {
 	l := &layout{schema: t.schema, table: t.name, oid: t.oid, rowTriggers: t.rowTriggers}
 	for _, s := range slots {
 		switch {
-		case s.has == nil && s.meta == "" && g.policy.NewColumn == connectors.ColumnIgnore, s.has != nil && s.has.generated:
+		case s.has == nil && s.meta == "" && g.policy.NewColumn == connectors.ColumnIgnore:
+			continue
+		case s.has != nil && s.has.generated:
+			l.computed = append(l.computed, s.name)
 			continue
 		case s.has == nil:
 			return nil, g.fail(connectors.KindSchema, messages.CodeSchemaColumn, s.name, fmt.Errorf("the table %s has no column %s any more", into, s.name))

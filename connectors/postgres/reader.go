@@ -60,6 +60,9 @@ func (s *Source) Open(ctx context.Context, r connectors.ReadRequest) (connectors
 	if err != nil {
 		return nil, bug(fmt.Errorf("the position: %w", err))
 	}
+	if err := split.checkRaw(r.Part.Raw); err != nil {
+		return nil, bug(err)
+	}
 	out.pool = s.lease(r.Part.Scan)
 	if out.conn, err = s.connect(ctx, r.Part.Scan, out.pool); err != nil {
 		s.release(r.Part.Scan, out.pool, nil)
@@ -168,10 +171,12 @@ func (r *Reader) failure(ctx context.Context, err error, before, received int64)
 	return err
 }
 
+const mendText = "Mend the text; a database in SQL_ASCII does not check what it stores."
+
 // valueFailure names a value that Arrow cannot hold, and what makes it travel all the same.
 func (r *Reader) valueFailure(v *codec.ValueError, out func(connectors.Kind, messages.Code, string, error) error) error {
 	if strings.Contains(v.Why, "UTF-8") {
-		return out(connectors.KindData, messages.CodeRowBroken, "Mend the text; a database in SQL_ASCII does not check what it stores.", v)
+		return out(connectors.KindData, messages.CodeRowBroken, mendText, v)
 	}
 	column := r.split.Schema + "." + r.split.Table + "." + v.Column
 	return out(connectors.KindData, messages.CodeValueRange,

@@ -34,6 +34,7 @@ type pass struct {
 	out     connectors.Emitter
 	cancel  context.CancelCauseFunc
 	decoder *codec.Decoder // of the running statement; nil: none
+	framer  *codec.Framer  // of all statements, of rows that are not decoded; nil: none
 	before  int64          // rows of earlier statements
 	rows    int64          // emitted
 	emitted error          // what the emitter returned last
@@ -83,6 +84,10 @@ func (p *pass) stop() (rows int64) {
 		rows += p.decoder.Rows()
 		p.decoder.Release()
 		p.decoder = nil
+	}
+	if p.framer != nil {
+		rows += p.framer.Rows()
+		p.framer.Release()
 	}
 	return rows
 }
@@ -298,6 +303,9 @@ func (p *pass) copyAll(ctx context.Context, q query.Stream, take func(context.Co
 	if err != nil {
 		return err
 	}
+	if r.request.Part.Raw != "" {
+		return p.copyRaw(ctx, query.Copy(sql))
+	}
 	types, text := make([]*codec.Type, len(r.split.Columns)), make([]bool, len(r.split.Columns))
 	for i, c := range r.split.Columns {
 		types[i], text[i] = c.Type, c.Text
@@ -305,30 +313,11 @@ func (p *pass) copyAll(ctx context.Context, q query.Stream, take func(context.Co
 	if p.decoder, err = codec.NewDecoder(r.all, types, text, r.mem, r.limits()); err != nil {
 		return err
 	}
-	rows, err := r.conn.CopyOutMessages(ctx, query.Copy(sql), func(messages []byte) error {
-		p.alive.Add(1)
-		done, err := p.decoder.AppendMessages(messages)
-		for errors.Is(err, codec.ErrFull) {
-			if err := p.give(ctx, take); err != nil {
-				return err
-			}
-			messages = messages[done:]
-			done, err = p.decoder.AppendMessages(messages)
-		}
-		return err
-	})
-	if err == nil && !p.decoder.Ended() {
-		err = errors.New("the server ended the copy in the middle of a row")
-	}
-	if err == nil {
-		err = p.give(ctx, take)
-	}
-	if err != nil {
+	if err := p.copyOut(ctx, query.Copy(sql), p.decoder, func(ctx context.Context) error { return p.give(ctx, take) }); err != nil {
 		return err
 	}
 	p.decoder.Release()
 	p.decoder = nil
-	p.before += rows
 	return nil
 }
 

@@ -31,6 +31,9 @@ type sink struct {
 	enc    *codec.Encoder
 	stager string // name of the temporary table; empty: rows go straight into the table
 
+	raw    string // format of rows that are taken as they are; empty: none
+	whyNot string // of raw
+
 	flush  flushPolicy
 	buf    []byte // Headroom, then rows that are not sent yet
 	copy   *wire.CopyIn
@@ -44,6 +47,7 @@ const (
 	notNullViolation = "23502"
 	uniqueViolation  = "23505"
 	binaryFormat     = "22P03"
+	brokenText       = "22021"
 )
 
 // run is a stretch of rows that were staged in order.
@@ -64,6 +68,11 @@ func newSink(w *Writer, g goal, lay *layout) (*sink, error) {
 	}
 	if g.mode == connectors.ModeUpsert || casts {
 		k.stager = fmt.Sprintf("_rb_stage_%d", len(w.sinks))
+	}
+	if raw := w.part.Raw; raw != "" {
+		if k.whyNot = g.refusesRaw(raw, lay.rawColumns(g), w.version); k.whyNot == "" {
+			k.raw = raw
+		}
 	}
 	k.flush = flushPolicy{pin: g.policy.FlushBytes, config: int64(g.cfg.CopyFlushBytes)}
 	return k, nil
@@ -109,21 +118,34 @@ func (k *sink) start(now time.Time) error {
 }
 
 // target finds the sink of a batch.
-func (w *Writer) target(stream messages.StreamID, rows messages.Rows) (*sink, arrow.RecordBatch, error) {
-	arrowRows, ok := rows.(messages.ArrowRows)
-	if !ok {
-		return nil, nil, destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("rows are %T", rows))
+func (w *Writer) target(stream messages.StreamID, rows messages.Rows) (*sink, error) {
+	i := slices.IndexFunc(w.sinks, func(k *sink) bool { return k.g.stream.Stream == stream })
+	if i < 0 {
+		return nil, destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has no stream %q", stream))
 	}
-	for _, k := range w.sinks {
-		if k.g.stream.Stream != stream {
-			continue
+	k := w.sinks[i]
+	switch r := rows.(type) {
+	case messages.RawRows:
+		if r.Format != k.raw {
+			return nil, k.place(destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("rows in %q were not agreed on, but %q", r.Format, k.raw)))
 		}
-		if !arrowRows.Record.Schema().Equal(k.g.stream.Schema) {
-			return nil, nil, k.place(destError("write", connectors.KindSchema, messages.CodeSchemaType, errors.New("the batch has other columns than planned")))
+	case messages.ArrowRows:
+		if !r.Record.Schema().Equal(k.g.stream.Schema) {
+			return nil, k.place(destError("write", connectors.KindSchema, messages.CodeSchemaType, errors.New("the batch has other columns than planned")))
 		}
-		return k, arrowRows.Record, nil
 	}
-	return nil, nil, destError("write", connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has no stream %q", stream))
+	return k, nil
+}
+
+// put writes rows; at is the first of them since the last commit, from 0.
+func (k *sink) put(ctx context.Context, rows messages.Rows, at int64) error {
+	switch r := rows.(type) {
+	case messages.RawRows:
+		return k.writeRaw(ctx, r, at)
+	case messages.ArrowRows:
+		return k.write(ctx, r.Record, at)
+	}
+	return nil
 }
 
 // into is the table that COPY and INSERT write to.
@@ -174,11 +196,8 @@ func (k *sink) write(ctx context.Context, rec arrow.RecordBatch, at int64) error
 	if k.lenient() || k.g.cfg.LoadMethod == LoadInsert {
 		return k.writeGuarded(ctx, rec, at)
 	}
-	if k.sent == 0 {
-		if err := k.w.closeOthers(ctx, k); err != nil {
-			return err
-		}
-		k.first = k.w.receipt.Rows.Arrived + at
+	if err := k.begin(ctx, at); err != nil {
+		return err
 	}
 	for from, n := int64(0), rec.NumRows(); from < n; {
 		if len(k.buf) == 0 {
@@ -200,6 +219,15 @@ func (k *sink) write(ctx context.Context, rec arrow.RecordBatch, at int64) error
 		}
 	}
 	return nil
+}
+
+// begin prepares for rows that stand behind each other in one COPY.
+func (k *sink) begin(ctx context.Context, at int64) error {
+	if k.sent > 0 {
+		return nil
+	}
+	k.first = k.w.receipt.Rows.Arrived + at
+	return k.w.closeOthers(ctx, k)
 }
 
 // reset returns the buffer with room for the frame, and the header of a new COPY.
@@ -224,9 +252,14 @@ func (k *sink) send(ctx context.Context) error {
 		}
 		k.copy = in
 	}
-	err := k.copy.Send(ctx, k.buf)
+	err := k.sendMessage(ctx, k.buf)
 	k.buf = k.buf[:0]
-	if err != nil {
+	return err
+}
+
+// sendMessage sends rows behind their headroom into the open COPY.
+func (k *sink) sendMessage(ctx context.Context, b []byte) error {
+	if err := k.copy.Send(ctx, b); err != nil {
 		return k.rowError(err)
 	}
 	return failpoint.Hit(failpoint.DestCopyMid)
@@ -324,6 +357,9 @@ func (k *sink) rowError(err error) error {
 		e.Kind, e.Code = connectors.KindSchema, messages.CodeSchemaType
 		e.Next = "If the table was altered while it was loaded, run again. Otherwise please report it."
 	}
+	if k.raw != "" && stateOf(err) == brokenText { // a decoder would have found it
+		e.Code, e.Next = messages.CodeRowBroken, mendText
+	}
 	if stateOf(err) == uniqueViolation && k.g.mode == connectors.ModeAppend {
 		e.Next = "Use write_mode upsert or replace if the rows are to be loaded again, drop the key of the table if copies are wanted, or set `on_data_error: dlq`."
 	}
@@ -366,6 +402,9 @@ func (k *sink) explain() string {
 		how += " by way of a temporary table and one merging statement per commit"
 	case k.stager != "":
 		how += " by way of a temporary table: a column has a type without a binary form"
+	}
+	if k.raw != "" {
+		how += ", rows as they come"
 	}
 	k.flush.guess(k.g.stream.Schema)
 	return fmt.Sprintf("stream %s: %s; flush %s", k.g.stream.Stream, how, k.flush.reason())

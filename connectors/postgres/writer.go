@@ -27,6 +27,7 @@ type Writer struct {
 	part    connectors.Part
 	load    storedLoad
 	receipt messages.Receipt // the newest; nobody else changes it
+	version int              // major, of the server
 
 	call  sync.Mutex // held while a method runs
 	conn  *wire.Conn
@@ -44,7 +45,7 @@ type Writer struct {
 // writer makes the writer of a part from what is stored, and checks that the tables are
 // still those that were begun with. known are their layouts, as far as they still hold.
 func (s *Session) writer(ctx context.Context, conn *pgx.Conn, l storedLoad, p connectors.Part, r messages.Receipt, known layouts) (*Writer, error) {
-	w := &Writer{session: s, token: r.Token, part: p, load: l, receipt: r}
+	w := &Writer{session: s, token: r.Token, part: p, load: l, receipt: r, version: serverVersion(conn)}
 	for _, id := range p.Streams {
 		st, ok := l.stream(id)
 		if !ok {
@@ -157,15 +158,16 @@ func (w *Writer) Write(ctx context.Context, d messages.Data) error {
 	case messages.Batch:
 		defer m.Rows.Release()
 		return w.guard(ctx, "write to "+string(m.Stream), func() error {
-			k, rec, err := w.target(m.Stream, m.Rows)
+			k, err := w.target(m.Stream, m.Rows)
 			if err != nil {
 				return err
 			}
 			if err := w.transact(ctx); err != nil {
 				return err
 			}
-			w.rows.Arrived += rec.NumRows()
-			return k.write(ctx, rec, w.rows.Arrived-rec.NumRows())
+			at := w.rows.Arrived
+			w.rows.Arrived += m.Rows.Len()
+			return k.put(ctx, m.Rows, at)
 		})
 	case messages.Rejected:
 		defer m.Rows.Release()

@@ -38,7 +38,7 @@ func TestDefaultsOfAMinimalDocument(t *testing.T) {
 	require.Equal(t, ".rapidbyte/state.db", doc.State.Path())
 	require.Equal(t, config.Resources{
 		MaxMemory: 256 << 20, MaxBatchBytes: 64 << 20, MaxRowBytes: 16 << 20, CheckpointIntervalBytes: 64 << 20,
-		MaxRetries: 3, Compression: "none", MaxInflightBatches: 16, StallTimeoutSeconds: 900, Autotune: config.Autotune{Enabled: true},
+		MaxRetries: 3, Compression: "none", MaxInflightBatches: 16, StallTimeoutSeconds: 900, Passthrough: config.PassthroughAuto, Autotune: config.Autotune{Enabled: true},
 	}, doc.Resources)
 	require.Equal(t, 15*time.Minute, doc.Resources.StallTimeout())
 	require.Zero(t, doc.Resources.CheckpointInterval())

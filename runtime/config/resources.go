@@ -57,6 +57,7 @@ type Resources struct {
 	Compression               string              `yaml:"compression" jsonschema:"enum=none,enum=lz4,enum=zstd,default=none" jsonschema_description:"Of plugin frames and spill."`
 	MaxInflightBatches        int                 `yaml:"max_inflight_batches" jsonschema:"minimum=1,maximum=65536,default=16" jsonschema_description:"Upper bound of batches between two stages."`
 	StallTimeoutSeconds       int                 `yaml:"stall_timeout_seconds" jsonschema:"minimum=0,maximum=604800,default=900" jsonschema_description:"Seconds without progress that end a run; 0 is off."`
+	Passthrough               Passthrough         `yaml:"passthrough" jsonschema:"enum=auto,enum=off,default=auto" jsonschema_description:"Whether rows pass undecoded from one PostgreSQL server to another, where both hold the same types and nothing needs a value."`
 	Autotune                  Autotune            `yaml:"autotune" jsonschema_description:"Pins of what the engine would choose."`
 }
 
@@ -69,6 +70,15 @@ func (r Resources) CheckpointInterval() time.Duration {
 func (r Resources) StallTimeout() time.Duration {
 	return time.Duration(r.StallTimeoutSeconds) * time.Second
 }
+
+// Passthrough says whether rows may travel undecoded.
+type Passthrough string
+
+// The answers.
+const (
+	PassthroughAuto Passthrough = "auto" // wherever that writes the same
+	PassthroughOff  Passthrough = "off"
+)
 
 // Autotune pins decisions of the engine. Zero leaves a decision to it.
 type Autotune struct {

@@ -125,7 +125,7 @@ func resources(r config.Resources) run.Resources {
 		Interval: source.Interval{
 			Bytes: int64(r.CheckpointIntervalBytes), Rows: r.CheckpointIntervalRows, Every: r.CheckpointInterval(),
 		},
-		Stall: r.StallTimeout(),
+		Stall: r.StallTimeout(), Decode: r.Passthrough == config.PassthroughOff,
 	}
 }
 

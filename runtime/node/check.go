@@ -31,6 +31,9 @@ type StreamReport struct {
 	Key      []string             `json:"key,omitempty"`
 	Estimate int64                `json:"rows_estimate,omitempty"`
 	Tasks    int                  `json:"tasks"`
+	Lane     messages.Lane        `json:"lane,omitempty"`        // empty: a run would fail
+	Reason   string               `json:"lane_reason,omitempty"` // of arrow, where both ends have another one
+	How      string               `json:"-"`                     // the lane, for a person; empty: there is no other
 }
 
 // Column is one column of a stream.
@@ -79,9 +82,6 @@ func Check(ctx context.Context, spec run.Spec, doc *config.Document) Report {
 		r.fail(err, connectors.StageTransform)
 		return r
 	}
-	for _, l := range loads {
-		r.streams(l)
-	}
 	for _, l := range p.Loads {
 		for _, s := range l.Streams {
 			r.advice(spec, s)
@@ -92,6 +92,7 @@ func Check(ctx context.Context, spec run.Spec, doc *config.Document) Report {
 	if err != nil {
 		r.fail(err, connectors.StageDestination)
 	}
+	r.streams(ctx, spec, loads)
 	return r
 }
 
@@ -129,13 +130,30 @@ func (r *Report) advice(spec run.Spec, s connectors.StreamPlan) {
 	}
 }
 
-func (r *Report) streams(l connectors.Load) {
-	for _, s := range l.Streams {
-		sr := StreamReport{Stream: s.Stream, Target: s.Target, Mode: l.Mode, Key: s.Key, Estimate: s.Rows, Tasks: len(l.Parts)}
-		for _, f := range s.Schema.Fields() {
-			sr.Columns = append(sr.Columns, Column{Name: f.Name, Type: f.Type.String(), Nullable: f.Nullable})
+// streams says how each stream would be moved. The destination is asked only where a run
+// would begin.
+func (r *Report) streams(ctx context.Context, spec run.Spec, loads []connectors.Load) {
+	var lanes []run.Lane
+	if _, failed := r.Failed(); !failed {
+		var err error
+		if lanes, err = spec.Lanes(ctx, loads); err != nil {
+			r.fail(err, connectors.StageDestination)
 		}
-		r.Streams = append(r.Streams, sr)
+	}
+	for i, l := range loads {
+		for _, s := range l.Streams {
+			sr := StreamReport{Stream: s.Stream, Target: s.Target, Mode: l.Mode, Key: s.Key, Estimate: s.Rows, Tasks: len(l.Parts)}
+			if lanes != nil {
+				sr.Lane, sr.Reason = lanes[i].Lane, lanes[i].Reason
+				if lanes[i].Known() {
+					sr.How = lanes[i].String()
+				}
+			}
+			for _, f := range s.Schema.Fields() {
+				sr.Columns = append(sr.Columns, Column{Name: f.Name, Type: f.Type.String(), Nullable: f.Nullable})
+			}
+			r.Streams = append(r.Streams, sr)
+		}
 	}
 }
 

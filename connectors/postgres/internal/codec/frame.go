@@ -108,6 +108,35 @@ func (f *Framer) Append(payload []byte) error {
 	return nil
 }
 
+// AppendMessages takes whole CopyData messages, as Decoder.AppendMessages does.
+func (f *Framer) AppendMessages(messages []byte) (done int, err error) {
+	for done < len(messages) {
+		size := 1 + int(binary.BigEndian.Uint32(messages[done+1:]))
+		payload := messages[done+messageHead : done+size]
+		if !f.plain(payload) {
+			if err := f.Append(payload); err != nil {
+				return done, err
+			}
+		}
+		done += size
+	}
+	return done, nil
+}
+
+// plain takes a payload that is one row, about which nothing else has to be said. It is
+// what every payload of a server is, but for the first and the last one.
+func (f *Framer) plain(payload []byte) bool {
+	if !f.begun || f.ended || f.again || len(f.tail) > 0 || f.failed != nil || f.n == 0 || f.n >= f.limits.BatchRows || len(payload) < 2 ||
+		int(int16(binary.BigEndian.Uint16(payload))) != f.fields {
+		return false
+	}
+	if size, why := f.row(payload); size != len(payload) || why != "" || int64(size-2-4*f.fields) > f.limits.RowBytes || int64(f.pending()+size) > f.limits.BatchBytes {
+		return false
+	}
+	f.put(payload, 1)
+	return true
+}
+
 // keep saves what is left of a payload.
 func (f *Framer) keep(rest []byte, inTail bool) {
 	if !inTail {

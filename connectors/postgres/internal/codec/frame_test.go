@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,72 @@ func TestFramerRefusesWhatIsNoCopy(t *testing.T) {
 	}
 }
 
+// TestFramedMessagesAreTheirPayloads: rows in messages, some damaged or cut anywhere, under
+// limits of any size, give the frames and the error that their payloads give one by one.
+func TestFramedMessagesAreTheirPayloads(t *testing.T) {
+	r := seeded(t)
+	failed := 0
+	for range 1500 {
+		fields := 1 + r.IntN(4)
+		payloads := [][]byte{AppendHeader(nil)}
+		for range r.IntN(60) {
+			row := make([][]byte, fields)
+			for i := range row {
+				if r.IntN(4) > 0 {
+					row[i] = make([]byte, r.IntN(40))
+				}
+			}
+			payloads = append(payloads, wireRow(row...))
+		}
+		payloads = append(payloads, AppendTrailer(nil))
+		if r.IntN(3) == 0 {
+			p := payloads[r.IntN(len(payloads))]
+			p[r.IntN(len(p))] = byte(r.Uint32())
+		}
+		if r.IntN(3) == 0 {
+			payloads = recut(r, payloads)
+		}
+		limits := connectors.Limits{BatchRows: r.Int64N(80), BatchBytes: r.Int64N(2000), RowBytes: r.Int64N(150)}
+		one := newFramer(t, fields, limits)
+		want, wantRows, wantErr := frameAll(one, payloads...)
+		f := newFramer(t, fields, limits)
+		got, rows, err := frameMessages(r, f, payloads)
+		require.Equal(t, wantErr, err)
+		require.Equal(t, want, got)
+		require.Equal(t, wantRows, rows)
+		require.Equal(t, one.Ended(), f.Ended())
+		if err != nil {
+			failed++
+		}
+	}
+	require.Greater(t, failed, 50)
+}
+
+// frameMessages is frameAll of payloads as messages, given on in runs of some.
+func frameMessages(r *rand.Rand, f *Framer, payloads [][]byte) (frames [][]byte, rows []int64, err error) {
+	take := func() {
+		if out := f.Take(); out != nil {
+			frames, rows = append(frames, slices.Clone(out.Data())), append(rows, out.Rows)
+			out.Release()
+		}
+	}
+	for len(payloads) > 0 && err == nil {
+		var run []byte
+		n := 1 + r.IntN(len(payloads))
+		for _, p := range payloads[:n] {
+			run = append(run, message(p)...)
+		}
+		payloads = payloads[n:]
+		var done int
+		for done, err = f.AppendMessages(run); err == ErrFull; done, err = f.AppendMessages(run) { //nolint:errorlint // never wrapped
+			take()
+			run = run[done:]
+		}
+	}
+	take()
+	return frames, rows, err
+}
+
 // TestFramesHaveRoomInFront: a frame is sent as it is, behind a header of the protocol.
 func TestFramesHaveRoomInFront(t *testing.T) {
 	a := wireRow([]byte("one"))
@@ -189,7 +256,7 @@ func FuzzFramer(f *testing.F) {
 		same, err := decodeAll(again, [][]byte{whole})
 		defer releaseAll(same)
 		require.NoError(t, err)
-		require.Equal(t, len(recs), len(same))
+		require.Len(t, same, len(recs))
 	})
 }
 
@@ -197,16 +264,15 @@ func BenchmarkFrameNarrow(b *testing.B) { benchFrame(b, narrow()) }
 func BenchmarkFrameWide(b *testing.B)   { benchFrame(b, wide()) }
 
 func benchFrame(b *testing.B, cols []Column) {
-	payloads := rowsOf(b, cols, benchRecord(cols, benchRows))
-	f := newFramer(b, len(cols), connectors.Limits{BatchRows: benchRows})
+	messages := messagesOf(b, cols, benchRecord(cols, benchRows))
+	f := NewFramer(len(cols), keeper{}, connectors.Limits{BatchRows: benchRows})
+	defer f.Release()
 	require.NoError(b, f.Append(AppendHeader(nil)))
 	b.ReportAllocs()
 	begin := cpu()
 	for b.Loop() {
-		for _, p := range payloads {
-			if err := f.Append(p); err != nil {
-				b.Fatal(err)
-			}
+		if _, err := f.AppendMessages(messages); err != nil {
+			b.Fatal(err)
 		}
 		f.Take().Release()
 	}

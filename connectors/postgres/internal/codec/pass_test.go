@@ -21,7 +21,9 @@ func TestRawFormatIsThatOfTheColumns(t *testing.T) {
 	one := func(x *Type) string { return of(Column{Name: "c", Type: x}) }
 	same := [][2]*Type{
 		{plain("int4"), {Schema: "pg_catalog", Name: "int4", Mod: -1, SQL: "integer", Kind: KindBase}},
-		{mood, moved}, {domain(plain("text")), domain(plain("text"))}, {arrayOf(plain("int8")), arrayOf(plain("int8"))},
+		{mood, moved},
+		{domain(plain("text")), domain(plain("text"))},
+		{arrayOf(plain("int8")), arrayOf(plain("int8"))},
 	}
 	for _, p := range same {
 		require.Equal(t, one(p[0]), one(p[1]), "%s and %s", p[0].SQL, p[1].SQL)
@@ -50,8 +52,10 @@ func TestWhatTravelsAsTextHasNoRawFormat(t *testing.T) {
 	mood := &Type{Schema: "public", Name: "mood", Mod: -1, SQL: "public.mood", Kind: KindEnum}
 	for why, types := range map[string][]*Type{
 		"travels as text": {
-			{Schema: "pg_catalog", Name: "inet", Mod: -1, SQL: "inet", Kind: KindBase}, {Schema: "public", Name: "citext", Mod: -1, SQL: "public.citext", Kind: KindBase},
-			{Schema: "public", Name: "pair", Mod: -1, SQL: "public.pair", Kind: KindComposite}, {Schema: "pg_catalog", Name: "int4range", Mod: -1, SQL: "int4range", Kind: KindRange},
+			{Schema: "pg_catalog", Name: "inet", Mod: -1, SQL: "inet", Kind: KindBase},
+			{Schema: "public", Name: "citext", Mod: -1, SQL: "public.citext", Kind: KindBase},
+			{Schema: "public", Name: "pair", Mod: -1, SQL: "public.pair", Kind: KindComposite},
+			{Schema: "pg_catalog", Name: "int4range", Mod: -1, SQL: "int4range", Kind: KindRange},
 			{Schema: "pg_catalog", Name: "_inet", Mod: -1, SQL: "inet[]", Kind: KindArray, Elem: &Type{Schema: "pg_catalog", Name: "inet", Mod: -1, SQL: "inet", Kind: KindBase}},
 		},
 		"numbers in its own way": {arrayOf(mood), {Schema: "public", Name: "d", Mod: -1, SQL: "public.d", Kind: KindDomain, Base: arrayOf(mood)}},
