@@ -78,8 +78,10 @@ func series() *artefact.Result {
 }
 
 func goResult(ns float64) *artefact.Result {
-	s := &scenario.Scenario{Name: "actors", Title: "Actors", Kind: scenario.Go, Rounds: 1, Go: &scenario.GoBench{Package: "p", Metric: "ns/op"},
-		Targets: []scenario.Target{{ID: "P13", Of: "B", Measure: scenario.MetricRatio, Over: "A/1", Most: new(1.0)}, {ID: "P5", Of: "B", Measure: scenario.Metric, Most: new(5.0)}}}
+	s := &scenario.Scenario{
+		Name: "actors", Title: "Actors", Kind: scenario.Go, Rounds: 1, Go: &scenario.GoBench{Package: "p", Metric: "ns/op"},
+		Targets: []scenario.Target{{ID: "P13", Of: "B", Measure: scenario.MetricRatio, Over: "A/1", Most: new(1.0)}, {ID: "P5", Of: "B", Measure: scenario.Metric, Most: new(5.0)}},
+	}
 	return &artefact.Result{Session: session("s1"), Scenario: s, Complete: true, Runs: []artefact.Run{
 		{Contestant: "A/1", Round: 1, Metrics: map[string]float64{"ns/op": ns, "batches/s": 99000}}, {Contestant: "B", Round: 1, Metrics: map[string]float64{"ns/op": 7}},
 	}}

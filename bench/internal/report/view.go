@@ -216,23 +216,14 @@ func (m measured) limit() string {
 
 // what says in words what a target is about.
 func (m measured) what() string {
-	words := map[scenario.Measure]string{
-		scenario.Wall: "wall, s", scenario.WallTable: "wall per table, ms", scenario.CPURow: "client CPU, ns per row", scenario.PeakMB: "peak of resident memory, MB",
-		scenario.RowsSecond: "rows a second", scenario.Connections: "connections", scenario.Slope: "growth, log-log slope",
-	}
-	switch m.Measure {
-	case scenario.Metric:
-		return m.unit
-	case scenario.MetricRatio:
-		return m.unit + " over " + m.Over
-	default:
-		return words[m.Measure]
-	case scenario.WallRatio:
-	}
-	if m.Over == "" {
+	if m.Measure == scenario.WallRatio && m.Over == "" {
 		return "wall over the best peer"
 	}
-	return "wall over " + m.Over
+	return map[scenario.Measure]string{
+		scenario.Wall: "wall, s", scenario.WallTable: "wall per table, ms", scenario.CPURow: "client CPU, ns per row", scenario.PeakMB: "peak of resident memory, MB",
+		scenario.RowsSecond: "rows a second", scenario.Connections: "connections", scenario.Slope: "growth, log-log slope", scenario.WallRatio: "wall over " + m.Over,
+		scenario.Metric: m.unit, scenario.MetricRatio: m.unit + " over " + m.Over,
+	}[m.Measure]
 }
 
 // number writes a figure with three digits that say something.

@@ -109,8 +109,11 @@ func TestGoBenchmarks(t *testing.T) {
 	require.Equal(t, 5, s.Sized("lab", 0.01).Go.Scaled)
 	require.Equal(t, 500, s.Go.Scaled)
 	for _, c := range [][3]string{
-		{"metric: ns/op, ", "", "needs go: {package, bench, metric}"}, {"over: sync, ", "", "which needs it"}, {"of: save, ", "", "with of is for kind go"},
-		{"metric_ratio, over: sync", "wall_s", "takes no other"}, {"kind: go", "kind: go\ncontestants: [{name: x}]", "has no contestants"},
+		{"metric: ns/op, ", "", "needs go: {package, bench, metric}"},
+		{"over: sync, ", "", "which needs it"},
+		{"of: save, ", "", "with of is for kind go"},
+		{"metric_ratio, over: sync", "wall_s", "takes no other"},
+		{"kind: go", "kind: go\ncontestants: [{name: x}]", "has no contestants"},
 	} {
 		_, err := Parse("a.yaml", []byte(strings.Replace(text, c[0], c[1], 1)), nil)
 		require.ErrorContains(t, err, c[2])
