@@ -91,7 +91,9 @@ func (c *contest) run(ctx context.Context) error {
 	}
 	plan := schedule{
 		rounds: c.s.Rounds, retries: c.options.Retries, limit: c.options.Competing, log: c.options.Log,
-		round: func(number, attempt int) ([]artefact.Run, error) { return c.round(ctx, number, attempt) },
+		round: func(number, attempt int, stop func(artefact.Run) bool) ([]artefact.Run, error) {
+			return c.round(ctx, number, attempt, stop)
+		},
 	}
 	kept, discarded, err := plan.run()
 	c.result.Runs = append(c.result.Runs, kept...)
@@ -108,7 +110,7 @@ func (c *contest) run(ctx context.Context) error {
 
 // round runs every contestant once. Odd rounds go the other way round: what drifts
 // with time must not favour one.
-func (c *contest) round(ctx context.Context, number, attempt int) ([]artefact.Run, error) {
+func (c *contest) round(ctx context.Context, number, attempt int, stop func(artefact.Run) bool) ([]artefact.Run, error) {
 	if err := proc.AwaitQuiet(c.options.Quiet); err != nil {
 		return nil, err
 	}
@@ -134,6 +136,9 @@ func (c *contest) round(ctx context.Context, number, attempt int) ([]artefact.Ru
 		}
 		runs = append(runs, run)
 		fmt.Fprintf(c.options.Log, "  round %d: %s %.3f s, CPU %.2f s, peak %.0f MB\n", number, e.Name, run.Wall, run.CPU(), run.PeakMB)
+		if stop(run) {
+			break
+		}
 	}
 	if len(runs) == 0 {
 		return nil, fmt.Errorf("%s: nobody is left", c.s.Name)

@@ -26,7 +26,7 @@ func (a *Arena) goBench(ctx context.Context, s *scenario.Scenario, r *artefact.R
 	}
 	plan := schedule{
 		rounds: s.Rounds, retries: a.options.Retries, limit: a.options.Competing, log: a.options.Log,
-		round: func(number, _ int) ([]artefact.Run, error) {
+		round: func(number, _ int, _ func(artefact.Run) bool) ([]artefact.Run, error) {
 			out := filepath.Join(a.dir, "go-test.txt")
 			chain := proc.Chain{Commands: [][]string{append(args, s.Go.Package)}, Stdout: out}
 			if _, err := chain.Run(ctx, 0); err != nil {

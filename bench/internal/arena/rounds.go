@@ -3,6 +3,7 @@ package arena
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"rapidbyte.io/node/bench/internal/artefact"
 )
@@ -14,27 +15,27 @@ type schedule struct {
 	retries int
 	limit   float64 // seconds of competing CPU
 	log     io.Writer
-	// round runs everybody once. attempt counts all rounds.
-	round func(number, attempt int) ([]artefact.Run, error)
+	// round runs everybody once, or until stop says that the round will be discarded.
+	// attempt counts all rounds.
+	round func(number, attempt int, stop func(artefact.Run) bool) ([]artefact.Run, error)
 }
 
 func (s schedule) run() (kept []artefact.Run, discarded int, err error) {
 	retries := s.retries
 	for number, attempt := 0, 0; number <= s.rounds; attempt++ {
-		runs, err := s.round(number, attempt)
+		again := number > 0 && retries > 0
+		runs, err := s.round(number, attempt, func(r artefact.Run) bool { return again && s.disturbed(r) })
 		if err != nil {
 			return kept, discarded, err
 		}
-		most := competing(runs)
-		if number > 0 && most > s.limit && retries > 0 {
+		if i := slices.IndexFunc(runs, s.disturbed); i >= 0 && again {
 			retries--
 			discarded++
-			fmt.Fprintf(s.log, "  round %d again: something else took %.2f s of CPU\n", number, most)
+			fmt.Fprintf(s.log, "  round %d again: something else took %.2f s of CPU from %s\n", number, *runs[i].Competing, runs[i].Contestant)
 			continue
 		}
 		for i := range runs {
-			c := runs[i].Competing
-			runs[i].Disturbed = c != nil && *c > s.limit
+			runs[i].Disturbed = s.disturbed(runs[i])
 		}
 		if number > 0 {
 			kept = append(kept, runs...)
@@ -44,13 +45,6 @@ func (s schedule) run() (kept []artefact.Run, discarded int, err error) {
 	return kept, discarded, nil
 }
 
-// competing is the most that something else took during a run.
-func competing(runs []artefact.Run) float64 {
-	most := 0.0
-	for _, r := range runs {
-		if r.Competing != nil {
-			most = max(most, *r.Competing)
-		}
-	}
-	return most
-}
+// disturbed reports whether something else took CPU from a run. Of a server that is not
+// ours that is not known.
+func (s schedule) disturbed(r artefact.Run) bool { return r.Competing != nil && *r.Competing > s.limit }

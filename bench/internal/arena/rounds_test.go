@@ -20,14 +20,21 @@ import (
 func disturbances(s schedule, seconds ...float64) (kept []artefact.Run, discarded int, numbers []int) {
 	attempts := 0
 	s.log, s.limit = io.Discard, 0.3
-	s.round = func(number, attempt int) ([]artefact.Run, error) {
+	s.round = func(number, attempt int, stop func(artefact.Run) bool) ([]artefact.Run, error) {
 		if attempt != attempts {
 			return nil, errors.New("attempts are counted one by one")
 		}
 		numbers = append(numbers, number)
 		c, quiet := seconds[attempts], 0.0
 		attempts++
-		return []artefact.Run{{Contestant: "a", Round: number, Competing: &quiet}, {Contestant: "b", Round: number, Competing: &c}}, nil
+		runs := []artefact.Run{{Contestant: "a", Round: number, Competing: &quiet}, {Contestant: "b", Round: number, Competing: &c}, {Contestant: "c", Round: number}}
+		if stop(runs[0]) {
+			return nil, errors.New("nothing disturbed the first run")
+		}
+		if stop(runs[1]) {
+			return runs[:2], nil // what will be discarded is not run to its end
+		}
+		return runs, nil
 	}
 	kept, discarded, err := s.run()
 	if err != nil {
@@ -40,9 +47,9 @@ func TestDisturbedRoundsAreRepeated(t *testing.T) {
 	kept, discarded, numbers := disturbances(schedule{rounds: 2, retries: 5}, 9, 0.1, 0.31, 0.5, 0.3)
 	require.Equal(t, []int{0, 1, 2, 2, 2}, numbers, "the warm-up is not repeated, however disturbed")
 	require.Equal(t, 2, discarded)
-	require.Len(t, kept, 4)
+	require.Len(t, kept, 6)
 	for i, r := range kept {
-		require.Equal(t, 1+i/2, r.Round)
+		require.Equal(t, 1+i/3, r.Round)
 		require.False(t, r.Disturbed)
 	}
 }
@@ -52,12 +59,12 @@ func TestRetriesEnd(t *testing.T) {
 	kept, discarded, numbers := disturbances(schedule{rounds: 1, retries: 1}, 0, 9, 9)
 	require.Equal(t, []int{0, 1, 1}, numbers)
 	require.Equal(t, 1, discarded)
-	require.Equal(t, []bool{false, true}, []bool{kept[0].Disturbed, kept[1].Disturbed})
+	require.Equal(t, []bool{false, true, false}, []bool{kept[0].Disturbed, kept[1].Disturbed, kept[2].Disturbed})
 }
 
 // Nothing is known of what competes with a server that is not ours.
 func TestUnknownCompetitionDiscardsNothing(t *testing.T) {
-	s := schedule{rounds: 1, retries: 5, limit: 0.3, log: io.Discard, round: func(int, int) ([]artefact.Run, error) { return []artefact.Run{{}}, nil }}
+	s := schedule{rounds: 1, retries: 5, limit: 0.3, log: io.Discard, round: func(int, int, func(artefact.Run) bool) ([]artefact.Run, error) { return []artefact.Run{{}}, nil }}
 	kept, discarded, err := s.run()
 	require.NoError(t, err)
 	require.Zero(t, discarded)
@@ -65,7 +72,7 @@ func TestUnknownCompetitionDiscardsNothing(t *testing.T) {
 }
 
 func TestWhatWasMeasuredBeforeAnErrorIsKept(t *testing.T) {
-	s := schedule{rounds: 3, log: io.Discard, round: func(number, _ int) ([]artefact.Run, error) {
+	s := schedule{rounds: 3, log: io.Discard, round: func(number, _ int, _ func(artefact.Run) bool) ([]artefact.Run, error) {
 		if number == 2 {
 			return nil, errors.New("broken")
 		}
