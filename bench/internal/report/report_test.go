@@ -160,6 +160,26 @@ func TestRecordedFiguresGiveWay(t *testing.T) {
 	require.Contains(t, after, "| sling | append-wide |")
 }
 
+// The page in docs is what its artefacts say.
+func TestGoldenPageIsShipped(t *testing.T) {
+	const docs = "../../../docs"
+	if os.Getenv("RB_UPDATE") != "" {
+		require.NoError(t, Docs(docs))
+	}
+	results, err := artefact.Read(filepath.Join(docs, folder))
+	require.NoError(t, err)
+	want, err := Page(results)
+	require.NoError(t, err)
+	got, err := os.ReadFile(filepath.Join(docs, "BENCHMARKS.md"))
+	require.NoError(t, err)
+	require.Equal(t, want, string(got), "go run ./bench report writes it again")
+	for _, r := range results {
+		chart, err := os.ReadFile(filepath.Join(docs, folder, r.Scenario.Name+".svg"))
+		require.NoError(t, err)
+		require.Equal(t, Chart(r), string(chart))
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 1: "1", 1.05: "1.05", 12.34: "12.3", 99.99: "100", 1234: "1,234", 2_200_000: "2,200,000", 12_345_678: "12.3 M", 0.0012: "0.0012", -1234: "-1,234"} {
 		require.Equal(t, want, number(v))
