@@ -45,7 +45,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 		return s
 	}
 	var all []*contestant
-	for _, receipts := range []int{1, 16} {
+	for _, receipts := range []int{1, 16, 100} {
 		embedded := open(bbolt.Open(b.Context(), bbolt.Config{Path: filepath.Join(b.TempDir(), "state.db")}))
 		shared := open(postgres.Open(b.Context(), postgres.Config{URL: server.URL(server.Database(b))}))
 		all = append(all,
