@@ -120,6 +120,8 @@ func (d *dialer) plain(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	cfg.DialFunc = d.dialLine
+	ask := newAsker(cfg)
+	defer ask.over()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -143,6 +145,8 @@ func (d *dialer) data(ctx context.Context) (*wire.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	ask := newAsker(cfg)
+	defer ask.over()
 	conn, err := wire.Connect(ctx, &cfg.Config)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)

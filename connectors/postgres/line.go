@@ -96,6 +96,9 @@ func lineOf(conn *pgx.Conn) *line {
 	if t, ok := raw.(*tls.Conn); ok {
 		raw = t.NetConn()
 	}
+	if q, ok := raw.(*asking); ok {
+		raw = q.Conn
+	}
 	l, ok := raw.(*line)
 	if !ok { // it was not made by dialLine: nothing is known of it
 		return &line{Conn: raw}
