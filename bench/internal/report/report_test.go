@@ -125,6 +125,17 @@ func TestPairedRatiosInViews(t *testing.T) {
 	require.Equal(t, []string{"pipe", "text", "out", "ours"}, v.names)
 }
 
+// Names of other builds begin with the name of their contestant.
+func TestContestantsAreFound(t *testing.T) {
+	v := view{Result: &artefact.Result{Scenario: &scenario.Scenario{Contestants: []scenario.Contestant{
+		{Name: "ours"}, {Name: "ours arrow", Env: []string{"A"}}, {Name: "ours too", Peer: "psql"},
+	}}}}
+	for name, want := range map[string]string{"ours": "ours", "ours old": "ours", "ours arrow": "ours arrow", "ours arrow old": "ours arrow", "ours too": "ours too", "x": "x"} {
+		require.Equal(t, want, v.contestant(name).Name)
+	}
+	require.False(t, v.contestant("x").Ours())
+}
+
 func TestDocsKeepWhatIsThere(t *testing.T) {
 	docs, a, b := t.TempDir(), t.TempDir(), t.TempDir()
 	require.ErrorContains(t, Docs(docs), "no artefact is there")

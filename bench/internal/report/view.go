@@ -30,9 +30,7 @@ func look(r *artefact.Result) view {
 		}
 	}
 	order := func(name string) int {
-		return slices.IndexFunc(r.Scenario.Contestants, func(c scenario.Contestant) bool {
-			return name == c.Name || strings.HasPrefix(name, c.Name+" ") && c.Ours()
-		})
+		return slices.IndexFunc(r.Scenario.Contestants, func(c scenario.Contestant) bool { return c.Name == v.contestant(name).Name })
 	}
 	slices.SortStableFunc(v.names, func(a, b string) int { return order(a) - order(b) })
 	slices.Sort(v.points)
@@ -65,14 +63,19 @@ func wall(r artefact.Run) float64 { return r.Wall }
 // metric is the value of a Go benchmark that counts.
 func (v view) metric(r artefact.Run) float64 { return r.Metrics[v.Scenario.Go.Metric] }
 
-// contestant finds who runs under a name; another build of ours has a name of its own.
+// contestant finds who runs under a name. Another build of ours has the name of the
+// contestant and its own.
 func (v view) contestant(name string) scenario.Contestant {
+	found := scenario.Contestant{Name: name, Peer: "unknown"}
 	for _, c := range v.Scenario.Contestants {
-		if c.Name == name || c.Ours() && strings.HasPrefix(name, c.Name+" ") {
+		if c.Name == name {
 			return c
 		}
+		if c.Ours() && strings.HasPrefix(name, c.Name+" ") && (found.Peer != "" || len(c.Name) > len(found.Name)) {
+			found = c
+		}
 	}
-	return scenario.Contestant{Name: name}
+	return found
 }
 
 // rival reports whether ratios may be taken to a contestant.
