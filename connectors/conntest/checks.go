@@ -66,6 +66,7 @@ func SourceChecks() []Check[SourceFactory] {
 		{"unfinished_load_is_continued", unfinishedLoadIsContinued},
 		{"fresh_starts_over", freshStartsOver},
 		{"preview_creates_nothing", previewCreatesNothing},
+		{"raw_rows_stand_for_the_same", rawRowsStandForTheSame},
 		{"capabilities_are_declared", sourceCapabilities},
 	}
 }

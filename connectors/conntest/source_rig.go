@@ -99,6 +99,7 @@ func (r *sourceRig) try(ctx context.Context, g reading) (attempt, error) {
 	}
 	defer func() { _ = reader.Close(context.WithoutCancel(ctx)) }()
 	shape := newShape(g.plan, g.limits)
+	shape.raw = g.part.Raw
 	e := &Emitter{Part: g.part.ID, Token: messages.Token{Epoch: 1, Attempt: 1}, Every: g.every}
 	e.Sink = func(_ context.Context, it messages.Item) error {
 		a.items++
@@ -145,6 +146,10 @@ func (a *attempt) take(t T, s *shape, it messages.Item) error {
 	switch it := it.(type) {
 	case messages.Batch:
 		defer it.Rows.Release()
+		if s.raw != "" {
+			a.rows[it.Stream] = append(a.rows[it.Stream], s.checkRaw(t, it)...)
+			return nil
+		}
 		rec, err := record(it.Rows)
 		if err != nil {
 			return err
@@ -175,6 +180,7 @@ type shape struct {
 	limits   connectors.Limits
 	schemas  map[messages.StreamID]*arrow.Schema
 	versions map[messages.StreamID]uint64
+	raw      string // the format that was agreed on; empty: Arrow
 }
 
 func newShape(l connectors.Load, limits connectors.Limits) *shape {
@@ -196,6 +202,25 @@ func (s *shape) check(t T, b messages.Batch, rec arrow.RecordBatch) {
 	case b.Version != s.versions[b.Stream]:
 		t.Errorf("a batch of %s has schema version %d, want %d", b.Stream, b.Version, s.versions[b.Stream])
 	}
+	s.checkSize(t, b)
+}
+
+// checkRaw returns a text for each of the rows, which nobody can read.
+func (s *shape) checkRaw(t T, b messages.Batch) []string {
+	t.Helper()
+	rows, ok := b.Rows.(messages.RawRows)
+	switch {
+	case !ok:
+		t.Errorf("a batch of %s holds %T, raw rows in %s were agreed on", b.Stream, b.Rows, s.raw)
+	case rows.Format != s.raw:
+		t.Errorf("a batch of %s is in %q, agreed on was %q", b.Stream, rows.Format, s.raw)
+	}
+	s.checkSize(t, b)
+	return slices.Repeat([]string{"raw"}, int(b.Rows.Len()))
+}
+
+func (s *shape) checkSize(t T, b messages.Batch) {
+	t.Helper()
 	n, size := b.Rows.Len(), b.Rows.Bytes()
 	if s.limits.BatchRows > 0 && n > s.limits.BatchRows {
 		t.Errorf("a batch of %s has %d rows, more than the limit of %d", b.Stream, n, s.limits.BatchRows)
