@@ -10,6 +10,7 @@
 // A cell is a crash point, a mode, a state store, an action and a hit:
 //
 //	mode     append, upsert, replace, incremental (PostgreSQL to PostgreSQL),
+//	         passthrough, passthrough_upsert (the same, undecoded),
 //	         files (files to files), duckdb (files to DuckDB)
 //	store    bbolt, postgres
 //	action   kill9, panic, error

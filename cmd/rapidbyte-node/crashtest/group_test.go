@@ -161,6 +161,9 @@ func (g *group) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if e.passed != slices.Contains(undecoded, g.mode.name) {
+		return fmt.Errorf("rows pass through undecoded: %t", e.passed)
+	}
 	g.hits = e.hits
 	w := g.witnesses()
 	if err := g.judge(ctx, w, &figures{}); err != nil {

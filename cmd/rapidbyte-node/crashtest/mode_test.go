@@ -111,7 +111,8 @@ type mode struct {
 	streams []stream
 }
 
-// Rows of a server are read, and committed, by ranges of blocks.
+// Rows of a server are read, and committed, by ranges of blocks. Those without a transform
+// pass through undecoded.
 var modes = []mode{
 	{name: "append", servers: true, streams: []stream{
 		{name: "a", mode: appends, sql: true, bad: true, fresh: stretch(1, 600, 1)},
@@ -124,6 +125,12 @@ var modes = []mode{
 	}},
 	{name: "incremental", servers: true, streams: []stream{
 		{name: "i", mode: appends, follow: true, sql: true, old: stretch(1, 300, 1), fresh: stretch(300, 800, 1)},
+	}},
+	{name: "passthrough", servers: true, streams: []stream{
+		{name: "p", mode: appends, fresh: stretch(1, 600, 1)},
+	}},
+	{name: "passthrough_upsert", servers: true, streams: []stream{
+		{name: "p", mode: upserts, old: stretch(1, 400, 1), fresh: stretch(200, 500, 2)},
 	}},
 	{name: "files", to: "file", streams: []stream{
 		{name: "a", mode: appends, sql: true, old: stretch(1, 500, 1), fresh: stretch(500, 2500, 1)},
@@ -168,7 +175,9 @@ func (m mode) document(from, to, state string) string {
 		}
 		b.WriteString("}\n")
 	}
-	b.WriteString("transforms:\n")
+	if slices.ContainsFunc(m.streams, func(s stream) bool { return s.sql }) {
+		b.WriteString("transforms:\n")
+	}
 	for _, s := range m.streams {
 		if s.sql {
 			fmt.Fprintf(&b, "  - {use: sql, config: {query: \"SELECT id, name || '!' AS name, qty FROM %s\"}, streams: [%s]}\n", s.name, s.name)

@@ -32,6 +32,7 @@ type ended struct {
 	code    int
 	hits    map[failpoint.Point]int
 	written map[messages.StreamID]int64 // rows of its streams, as they finished
+	passed  bool                        // its rows, undecoded
 	took    time.Duration               // since a drain was asked for
 	output  string                      // standard error
 }
@@ -90,7 +91,7 @@ func execute(binary, dir string, number int, o order) (e ended, err error) {
 	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	e.killed = status.Signaled() && status.Signal() == syscall.SIGKILL
 	e.code, e.output = cmd.ProcessState.ExitCode(), stderr.String()
-	e.written = finished(stdout.Bytes())
+	e.written, e.passed = finished(stdout.Bytes()), bytes.Contains(stdout.Bytes(), []byte("rows pass through as they are"))
 	var readErr error
 	e.hits, readErr = readHits(hits)
 	err = errors.Join(err, readErr, os.WriteFile(name+".stderr", stderr.Bytes(), 0o600), os.WriteFile(name+".events", stdout.Bytes(), 0o600))

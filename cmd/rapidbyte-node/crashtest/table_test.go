@@ -9,8 +9,10 @@ import (
 )
 
 var (
-	everyMode = []string{"append", "upsert", "replace", "incremental", "files", "duckdb"}
-	ofServers = []string{"append", "upsert", "replace", "incremental"}
+	withSteps = []string{"append", "upsert", "replace", "incremental", "files", "duckdb"}
+	undecoded = []string{"passthrough", "passthrough_upsert"}
+	everyMode = slices.Concat(withSteps, undecoded)
+	ofServers = slices.Concat([]string{"append", "upsert", "replace", "incremental"}, undecoded)
 	ofCommits = append(slices.Clone(ofServers), "duckdb") // they have transactions
 	ofSwaps   = []string{"replace", "files", "duckdb"}
 	ofFiles   = []string{"files"}
@@ -22,7 +24,7 @@ var belongs = map[failpoint.Point][]string{
 	failpoint.SourceRead:     everyMode,
 	failpoint.SourceBatch:    everyMode,
 	failpoint.BatchSent:      everyMode,
-	failpoint.TransformDone:  everyMode,
+	failpoint.TransformDone:  withSteps,
 	failpoint.DestBegin:      ofCommits,
 	failpoint.DestCopyMid:    ofCommits,
 	failpoint.DestCopyAfter:  everyMode,
