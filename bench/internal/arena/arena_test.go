@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,6 +100,7 @@ func TestPGTinyScenarios(t *testing.T) {
 		require.Positive(t, *run.Server)
 		require.Positive(t, run.PeakMB)
 		require.True(t, strings.HasPrefix(run.Digest, "3000 "), run.Digest)
+		require.Equal(t, run.Contestant == "ours", slices.Contains(run.Chosen, "lane passthrough"), run.Chosen)
 	}
 	dir := t.TempDir()
 	_, err = r.Write(dir)

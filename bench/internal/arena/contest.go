@@ -218,6 +218,11 @@ func (c *contest) work(ctx context.Context, e *entrant, number, attempt int, kil
 	if err := c.measured(ctx, &run, chain, line, e); err != nil {
 		return run, err
 	}
+	if e.Ours() {
+		if run.Chosen, err = chosen(dir); err != nil {
+			return run, err
+		}
+	}
 	if !line.Limit {
 		run.Digest, err = c.verify(ctx, e, dir)
 	}

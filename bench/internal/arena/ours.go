@@ -2,10 +2,13 @@ package arena
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,7 +99,7 @@ func (c *contest) ours(e *entrant, dir string, number int) (peer.Line, error) {
 		return peer.Line{}, err
 	}
 	path := filepath.Join(dir, "pipeline.yaml")
-	args := []string{c.options.Programs[e.Program], "run", "--quiet", path}
+	args := []string{c.options.Programs[e.Program], "run", "--quiet", "--report", filepath.Join(dir, reportName), path}
 	if c.profile && e.Program == "" && number > 0 {
 		name := strings.ReplaceAll(e.Name, " ", "_")
 		if c.point > 0 {
@@ -109,6 +112,50 @@ func (c *contest) ours(e *entrant, dir string, number int) (peer.Line, error) {
 		args = append(args, "--profile", profiles)
 	}
 	return peer.Line{Commands: [][]string{args}, Files: map[string]string{path: string(text)}, Env: e.Env}, nil
+}
+
+// reportName is what our program writes about its run.
+const reportName = "report.json"
+
+// chosen says what our program has chosen for speed, by its own report; nothing, when
+// there is none.
+func chosen(dir string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, reportName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var report struct {
+		Result struct {
+			Streams []struct {
+				Lane   string `json:"lane"`
+				Reason string `json:"lane_reason"`
+			}
+			Tuning []struct{ What, Value string }
+		}
+	}
+	if err := json.Unmarshal(text, &report); err != nil {
+		return nil, fmt.Errorf("%s: %w", reportName, err)
+	}
+	var out []string
+	for _, s := range report.Result.Streams {
+		if s.Lane == "" {
+			continue
+		}
+		words := "lane " + s.Lane
+		if s.Reason != "" {
+			words += " (" + s.Reason + ")"
+		}
+		if !slices.Contains(out, words) {
+			out = append(out, words)
+		}
+	}
+	for _, t := range report.Result.Tuning {
+		out = append(out, t.What+" "+t.Value)
+	}
+	return out, nil
 }
 
 // once runs a document of the harness's own.

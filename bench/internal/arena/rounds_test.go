@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -90,6 +91,22 @@ func TestBenchmarksAreRead(t *testing.T) {
 	require.Equal(t, []artefact.Run{
 		{Contestant: "bbolt-1", Round: 1, Metrics: map[string]float64{"µs": 1091}}, {Contestant: "fsync", Round: 1, Metrics: map[string]float64{"µs": 566}},
 	}, runs)
+}
+
+func TestWhatWasChosenIsRead(t *testing.T) {
+	dir := t.TempDir()
+	got, err := chosen(dir)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	path := filepath.Join(dir, reportName)
+	require.NoError(t, os.WriteFile(path, []byte(`{"result":{"streams":[{"lane":"arrow","lane_reason":"why"},{"lane":"arrow","lane_reason":"why"},{"lane":"passthrough"},{}],`+
+		`"tuning":[{"what":"tasks","value":"2 at a time","reason":"one per core"}]}}`), 0o600))
+	got, err = chosen(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"lane arrow (why)", "lane passthrough", "tasks 2 at a time"}, got)
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
+	_, err = chosen(dir)
+	require.ErrorContains(t, err, reportName)
 }
 
 // TestDocumentsAreValid makes the document of every contestant of ours in every scenario.

@@ -70,6 +70,7 @@ type Run struct {
 	Disturbed  bool               `json:"disturbed,omitempty"` // counted although something else took CPU
 	Digest     string             `json:"digest,omitempty"`    // rows and hash that were found; empty: a limit, which writes none
 	Metrics    map[string]float64 `json:"metrics,omitempty"`   // of a Go benchmark
+	Chosen     []string           `json:"chosen,omitempty"`    // by our program: the lane, what it tuned
 }
 
 // CPU is what the client took.

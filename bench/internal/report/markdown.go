@@ -103,6 +103,7 @@ func section(v view, charts string) string {
 	} else {
 		b.WriteString(table(v))
 	}
+	b.WriteString(chosen(v))
 	for _, f := range v.Failures {
 		word := "failed"
 		if f.Unfit {
@@ -249,6 +250,21 @@ func goTable(v view) string {
 		b.WriteString(" |\n")
 	}
 	return b.String() + "\n"
+}
+
+// chosen says what our program chose in the last round of each contestant.
+func chosen(v view) string {
+	var words []string
+	for _, name := range v.names {
+		runs := v.runs(v.points[len(v.points)-1], name)
+		if len(runs) > 0 && len(runs[len(runs)-1].Chosen) > 0 {
+			words = append(words, name+": "+strings.Join(runs[len(runs)-1].Chosen, ", "))
+		}
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "Chosen by the program: " + strings.Join(words, "; ") + ".\n\n"
 }
 
 func slopes(v view) string {
