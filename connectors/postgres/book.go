@@ -101,7 +101,10 @@ type owner struct {
 	store string
 }
 
-const ownerSQL = "SELECT epoch, store_identity FROM _rapidbyte.owner WHERE pipeline_id = $1"
+const (
+	ownerSQL       = "SELECT epoch, store_identity FROM _rapidbyte.owner WHERE pipeline_id = $1"
+	ownerLockedSQL = ownerSQL + " FOR SHARE"
+)
 
 // readOwner returns the registered owner; ok is false when there is none. lock is
 // appended to the query.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rapidbyte.io/node/connectors"
 	"rapidbyte.io/node/connectors/postgres/internal/wire"
@@ -237,30 +238,68 @@ func (s *Session) Recovered() connectors.Recovered { return s.recovered }
 // changing runs do as one transaction, if the epoch still is ours: the owner row is
 // locked against a take-over until the transaction ends.
 func (s *Session) changing(ctx context.Context, l *lane, op string, do func(pgx.Tx) error) error {
-	return s.reading(ctx, l, op, nil, func(pgx.BatchResults) error { return nil }, do)
-}
-
-// reading is changing, with queries that are sent behind that for the owner, in one round
-// trip; read takes their results.
-func (s *Session) reading(ctx context.Context, l *lane, op string, queries []*pgx.QueuedQuery, read func(pgx.BatchResults) error, do func(pgx.Tx) error) error {
 	err := s.using(ctx, l, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			batch := &pgx.Batch{QueuedQueries: append([]*pgx.QueuedQuery{{SQL: ownerSQL + " FOR SHARE", Arguments: []any{s.id}}}, queries...)}
-			results := tx.SendBatch(ctx, batch)
-			err := s.owns(results.QueryRow())
-			if err == nil {
-				err = read(results)
-			}
-			if closing := results.Close(); err == nil {
-				err = closing
-			}
-			if err != nil {
+			if err := s.owns(tx.QueryRow(ctx, ownerLockedSQL, s.id)); err != nil {
 				return err
 			}
 			return do(tx)
 		})
 	})
 	return s.superseded(ctx, s.d.classify(ctx, op, err))
+}
+
+// brief is changing in two round trips: queries are sent behind BEGIN and the look at the
+// owner, what then returns goes out with COMMIT. read takes the results of queries.
+func (s *Session) brief(ctx context.Context, l *lane, op string, queries []*pgx.QueuedQuery, read func(pgx.BatchResults) error, then func(*pgx.Conn) ([]*pgx.QueuedQuery, error)) error {
+	err := s.using(ctx, l, func(conn *pgx.Conn) (err error) {
+		defer func() {
+			if err != nil && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
+				if _, e := conn.Exec(ctx, "rollback"); e != nil {
+					closeConn(conn)
+				}
+			}
+		}()
+		first := append([]*pgx.QueuedQuery{{SQL: "begin"}, {SQL: ownerLockedSQL, Arguments: []any{s.id}}}, queries...)
+		results := conn.SendBatch(ctx, &pgx.Batch{QueuedQueries: first})
+		if _, err = results.Exec(); err == nil {
+			err = s.owns(results.QueryRow())
+		}
+		if err == nil {
+			err = read(results)
+		}
+		if closing := results.Close(); err == nil {
+			err = closing
+		}
+		if err != nil {
+			return err
+		}
+		last, err := then(conn)
+		if err != nil {
+			return err
+		}
+		return commitWith(ctx, conn, last)
+	})
+	return s.superseded(ctx, s.d.classify(ctx, op, err))
+}
+
+// commitWith runs statements and COMMIT in one round trip.
+func commitWith(ctx context.Context, conn *pgx.Conn, last []*pgx.QueuedQuery) error {
+	results := conn.SendBatch(ctx, &pgx.Batch{QueuedQueries: append(last, &pgx.QueuedQuery{SQL: "commit"})})
+	var err error
+	var tag pgconn.CommandTag
+	for range len(last) + 1 {
+		if err == nil {
+			tag, err = results.Exec()
+		}
+	}
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	if err == nil && tag.String() != "COMMIT" {
+		err = fmt.Errorf("the server answered COMMIT with %s", tag)
+	}
+	return err
 }
 
 // owns checks that the registered owner is this session.
@@ -321,24 +360,25 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 		}
 		return known.check(got)
 	}
-	err := s.reading(ctx, s.book, op, queries, read, func(tx pgx.Tx) (err error) {
+	err := s.brief(ctx, s.book, op, queries, read, func(conn *pgx.Conn) (_ []*pgx.QueuedQuery, err error) {
 		if len(found.all) != 1 {
-			return destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has %d receipts, want 1: it was not begun", len(found.all)))
+			return nil, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("the part has %d receipts, want 1: it was not begun", len(found.all)))
 		}
 		r := found.all[0]
 		if r.LoadID() != p.Load || r.Token.Compare(t) > 0 || t.Epoch != s.epoch {
-			return &connectors.FencedError{Registered: younger(r.Token, messages.Token{Epoch: s.epoch})}
+			return nil, &connectors.FencedError{Registered: younger(r.Token, messages.Token{Epoch: s.epoch})}
 		}
 		if len(loads) != 1 || loads[0].status.ID != r.LoadID() {
-			return damaged(errors.New("the part's load is not in _rapidbyte.load"))
+			return nil, damaged(errors.New("the part's load is not in _rapidbyte.load"))
 		}
 		r.Token = t
-		if w, err = s.writer(ctx, tx.Conn(), loads[0], p, r, known); err != nil {
-			return err
+		if w, err = s.writer(ctx, conn, loads[0], p, r, known); err != nil {
+			return nil, err
 		}
-		_, err = tx.Exec(ctx, "UPDATE _rapidbyte.receipt SET epoch = $3, attempt = $4 WHERE pipeline_id = $1 AND part = $2",
-			s.id, string(p.ID), int64(t.Epoch), int64(t.Attempt)) //nolint:gosec // counters
-		return err
+		return []*pgx.QueuedQuery{{
+			SQL:       "UPDATE _rapidbyte.receipt SET epoch = $3, attempt = $4 WHERE pipeline_id = $1 AND part = $2",
+			Arguments: []any{s.id, string(p.ID), int64(t.Epoch), int64(t.Attempt)}, //nolint:gosec // counters
+		}}, nil
 	})
 	if err != nil {
 		return nil, messages.Receipt{}, err
@@ -388,80 +428,137 @@ func (s *Session) finish(ctx context.Context, ids []messages.LoadID) error {
 	if len(ids) > 1 {
 		op = fmt.Sprintf("finish %d loads", len(ids))
 	}
-	names := make([]string, len(ids))
-	for i, id := range ids {
-		names[i] = id.Name
-	}
-	var loads []storedLoad
-	open := map[string]int{}
-	queries := []*pgx.QueuedQuery{{SQL: loadsNamedSQL, Arguments: []any{s.id, names}}, {SQL: openSQL, Arguments: []any{s.id, names}}}
-	read := func(got pgx.BatchResults) (err error) {
-		if loads, err = next(got, collectLoads); err != nil {
+	f := &finishing{session: s, ids: ids, open: map[string]int{}}
+	if s.marksOnly(ids) {
+		err := s.brief(ctx, s.book, op, f.queries(), f.read, func(*pgx.Conn) ([]*pgx.QueuedQuery, error) { return f.marks() })
+		if !errors.Is(err, errSwaps) {
 			return err
 		}
-		rows, err := got.Query()
-		if err != nil {
-			return err
-		}
-		var name string
-		var n int
-		_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error { open[name] = n; return nil })
-		return err
 	}
-	swapped := false
-	err := s.reading(ctx, s.finisher(ids), op, queries, read, func(tx pgx.Tx) (err error) {
-		swapped, err = s.finishIn(ctx, tx, ids, loads, open)
-		return err
-	})
-	if err != nil || !swapped {
+	err := s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error { return f.carryOut(ctx, tx) })
+	if err != nil || !f.swapped {
 		return err
 	}
 	return failpoint.Hit(failpoint.SwapAfter)
 }
 
-// finishIn finishes loads inside of a transaction. open are their parts that are not final.
-func (s *Session) finishIn(ctx context.Context, tx pgx.Tx, ids []messages.LoadID, loads []storedLoad, open map[string]int) (swapped bool, err error) {
-	var names []string
-	for _, id := range ids {
-		op := "finish load " + id.Name
-		i := slices.IndexFunc(loads, func(l storedLoad) bool { return l.status.ID == id })
-		switch {
-		case i < 0:
-			return false, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("load %d was not begun", id.Number))
-		case loads[i].status.Finished:
-			continue
-		case open[id.Name] > 0:
-			return false, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("%d parts are not final", open[id.Name]))
-		}
-		if err := s.swapAll(ctx, tx, loads[i]); err != nil {
-			return false, err
-		}
-		swapped = swapped || loads[i].status.Mode == connectors.ModeReplace
-		names = append(names, id.Name)
-	}
-	if swapped {
-		if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
-			return false, err
-		}
-	}
-	if len(names) == 0 {
-		return false, nil
-	}
-	_, err = tx.Exec(ctx, "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = ANY($2)", s.id, names)
-	return swapped, err
+// errSwaps says that a load has staging, whatever its mode is called.
+var errSwaps = errors.New("a load has staging that must be swapped in")
+
+// finishing is the end of loads.
+type finishing struct {
+	session *Session
+	ids     []messages.LoadID
+	loads   []storedLoad
+	open    map[string]int // parts that are not final, by load
+	swapped bool
 }
 
-// finisher is the connection that finishes loads: that of the bookkeeping, if nothing but
-// the mark is to be set.
-func (s *Session) finisher(ids []messages.LoadID) *lane {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range ids {
-		if mode, ok := s.begun[id.Name]; !ok || mode == connectors.ModeReplace {
-			return s.finishing
+func (f *finishing) queries() []*pgx.QueuedQuery {
+	names := make([]string, len(f.ids))
+	for i, id := range f.ids {
+		names[i] = id.Name
+	}
+	return []*pgx.QueuedQuery{{SQL: loadsNamedSQL, Arguments: []any{f.session.id, names}}, {SQL: openSQL, Arguments: []any{f.session.id, names}}}
+}
+
+func (f *finishing) read(got pgx.BatchResults) (err error) {
+	if f.loads, err = next(got, collectLoads); err != nil {
+		return err
+	}
+	rows, err := got.Query()
+	if err != nil {
+		return err
+	}
+	var name string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error { f.open[name] = n; return nil })
+	return err
+}
+
+// due returns the loads that are complete and not yet finished.
+func (f *finishing) due() ([]storedLoad, error) {
+	var out []storedLoad
+	for _, id := range f.ids {
+		op := "finish load " + id.Name
+		i := slices.IndexFunc(f.loads, func(l storedLoad) bool { return l.status.ID == id })
+		switch {
+		case i < 0:
+			return nil, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("load %d was not begun", id.Number))
+		case f.loads[i].status.Finished:
+		case f.open[id.Name] > 0:
+			return nil, destError(op, connectors.KindInternal, messages.CodeInternal, fmt.Errorf("%d parts are not final", f.open[id.Name]))
+		default:
+			out = append(out, f.loads[i])
 		}
 	}
-	return s.book
+	return out, nil
+}
+
+// marks returns the statement that marks the loads, for which nothing else is to be done.
+func (f *finishing) marks() ([]*pgx.QueuedQuery, error) {
+	due, err := f.due()
+	if err != nil || len(due) == 0 {
+		return nil, err
+	}
+	for _, l := range due {
+		if slices.ContainsFunc(l.streams, func(st storedStream) bool { return st.Stage != "" }) {
+			return nil, errSwaps
+		}
+	}
+	return []*pgx.QueuedQuery{f.mark(due)}, nil
+}
+
+func (f *finishing) mark(due []storedLoad) *pgx.QueuedQuery {
+	names := make([]string, len(due))
+	for i, l := range due {
+		names[i] = l.status.ID.Name
+	}
+	return &pgx.QueuedQuery{
+		SQL:       "UPDATE _rapidbyte.load SET finished = true, updated_at = now() WHERE pipeline_id = $1 AND name = ANY($2)",
+		Arguments: []any{f.session.id, names},
+	}
+}
+
+// carryOut swaps what is staged and marks the loads, inside of a transaction.
+func (f *finishing) carryOut(ctx context.Context, tx pgx.Tx) error {
+	results := tx.SendBatch(ctx, &pgx.Batch{QueuedQueries: f.queries()})
+	err := f.read(results)
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		return err
+	}
+	due, err := f.due()
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	for _, l := range due {
+		if err := f.session.swapAll(ctx, tx, l); err != nil {
+			return err
+		}
+		f.swapped = f.swapped || l.status.Mode == connectors.ModeReplace
+	}
+	if f.swapped {
+		if err := failpoint.Hit(failpoint.SwapBefore); err != nil {
+			return err
+		}
+	}
+	mark := f.mark(due)
+	_, err = tx.Exec(ctx, mark.SQL, mark.Arguments...)
+	return err
+}
+
+// marksOnly reports whether nothing but marks is to be set, which the connection of the
+// bookkeeping does in no time.
+func (s *Session) marksOnly(ids []messages.LoadID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(ids, func(id messages.LoadID) bool {
+		mode, ok := s.begun[id.Name]
+		return !ok || mode == connectors.ModeReplace
+	})
 }
 
 // swapAll puts the staging tables of a load in the place of their targets. What takes long
