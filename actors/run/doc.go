@@ -12,6 +12,14 @@
 // worker goroutine. Which part runs when is decided by board, a pure machine; what
 // becomes of an unfinished load by Spec.Plan, a pure function.
 //
+// # Speed
+//
+// How many tasks run at a time and how long batches are is decided when the plan is known,
+// by pure functions (tune.go) of the document's pins, cores, parts, connections left, memory
+// and the width of rows. It changes nothing that is written; each decision is in the
+// report with its reason. Loads are begun together, and those that wait for their end
+// are marked together, where the session can.
+//
 // # Failure
 //
 // The failure of any actor of a task ends that attempt only: all its actors are

@@ -28,6 +28,11 @@
 // finds and ends the sessions of older ones: nothing milder frees the locks of a client
 // that is frozen.
 //
+// A small table costs what its statements cost, so those that are about many tables are
+// sent once: begin.go reads the catalogue for 64 loads at a time (shelf.go), and a writer
+// uses the layout that Begin has read while the catalogue's rows on its table are the same
+// versions (laid.go).
+//
 // # Recovery
 //
 // There is one way: OpenWriter locks the part's receipt, which waits for the fate of an
