@@ -79,6 +79,8 @@ func change(a, b view, p int64, name string) string {
 	if len(b.runs(p, name)) == 0 {
 		return fmt.Sprintf("| %s | | measured | not measured | | |\n", label)
 	}
+	alone := len(a.runs(p, name)) < 2 || len(b.runs(p, name)) < 2
+	changed := func(label, what string, x, y stats.Spread) string { return changed(label, what, x, y, alone) }
 	if a.Scenario.Kind == scenario.Go {
 		return changed(label, a.Scenario.Go.Metric, a.of(p, name, a.metric), b.of(p, name, b.metric))
 	}
@@ -95,9 +97,14 @@ func change(a, b view, p int64, name string) string {
 	return out + changed(label, "client peak MB", a.of(p, name, peak), b.of(p, name, peak))
 }
 
-func changed(label, what string, a, b stats.Spread) string {
+// changed is a line of the comparison. Of one round alone the spread is not known, and
+// nothing can be said.
+func changed(label, what string, a, b stats.Spread, alone bool) string {
 	ratio, verdict := stats.Spread{Median: b.Median / a.Median, Least: b.Least / a.Most, Most: b.Most / a.Least}, "the same within the spread"
-	if a.Apart(b) {
+	switch {
+	case alone:
+		verdict = "one round says nothing"
+	case a.Apart(b):
 		verdict = "**better**"
 		if b.Median > a.Median {
 			verdict = "**worse**"
