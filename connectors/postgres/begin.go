@@ -287,7 +287,8 @@ func (s *Session) prepare(ctx context.Context, tx pgx.Tx, loads []*beginning) ([
 	return out, nil
 }
 
-// layAll reads the layouts of loads that are prepared.
+// layAll reads the layouts of loads that are prepared. Their marks come first: of a table
+// that is changed in between, the older one makes the writers read it again.
 func layAll(ctx context.Context, conn *pgx.Conn, loads []*beginning) error {
 	var names []qname
 	for _, b := range loads {
@@ -295,11 +296,11 @@ func layAll(ctx context.Context, conn *pgx.Conn, loads []*beginning) error {
 			names = append(names, g.into(b.stages[j]))
 		}
 	}
-	found, err := readRelations(ctx, conn, names)
+	marks, err := readMarks(ctx, conn, names)
 	if err != nil {
 		return err
 	}
-	marks, err := readMarks(ctx, conn, names)
+	found, err := readRelations(ctx, conn, names)
 	if err != nil {
 		return err
 	}

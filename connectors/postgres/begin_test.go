@@ -1,13 +1,17 @@
 package postgres
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors"
+	"rapidbyte.io/node/connectors/postgres/pgtest"
 	"rapidbyte.io/node/messages"
 )
 
@@ -24,6 +28,15 @@ func (r *rig) noted() [][]string {
 	return r.server.Query(r.t, r.db, `SELECT l.name, l.load_no, l.finished, l.status::text, s->>'stream', s->>'target', s->>'stage', (s->>'oid')::oid = coalesce(to_regclass(s->>'stage'), to_regclass(s->>'target')),
 			s->>'schema', c.part, c.load_no, c.commit_no, c.epoch, c.position::text, c.plan::text, c.source_identity
 		FROM _rapidbyte.load l JOIN _rapidbyte.receipt c ON c.load = l.name, json_array_elements(l.streams) s ORDER BY l.name, c.part`)
+}
+
+// other is a session of somebody else in the same database.
+func (r *rig) other() *pgx.Conn {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.server.URL(r.db))
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { closeConn(conn) })
+	return conn
 }
 
 func TestPGLoadsBegunTogetherAreAsThoseBegunAlone(t *testing.T) {
@@ -180,4 +193,27 @@ func TestPGLoadsAreFinishedTogether(t *testing.T) {
 	require.Equal(t, connectors.KindFenced, connectors.KindOf(stale.(connectors.Finisher).FinishAll(t.Context(), ids[:2])))
 	require.Equal(t, connectors.KindFenced, connectors.KindOf(stale.(connectors.Beginner).BeginAll(t.Context(), []connectors.Load{loadOf(connectors.ModeAppend, 2, orders, "x")})))
 	require.NoError(t, next.Close(t.Context()))
+}
+
+// A change between two looks at the catalogue is not taken for one that has been seen.
+func TestPGATableThatChangesWhileItIsBegunIsReadAgain(t *testing.T) {
+	p := pgtest.NewProxy(t, pgtest.Shared(t).Port())
+	r := newRig(t, connectors.WritePolicy{}, func(c *DestinationConfig) { c.Host, c.Port, c.SSLMode = "127.0.0.1", p.Port(), "disable" })
+	r.sql("CREATE TABLE orders (id bigint PRIMARY KEY, name text); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+	somebody := r.other()
+	var changed []error
+	p.Judge(func(m pgtest.Message) pgtest.Fate {
+		if len(changed) == 0 && !m.FromServer && m.Type == 'P' && bytes.Contains(m.Body, []byte("string_agg(t.oid")) {
+			_, err := somebody.Exec(context.Background(), "CREATE TRIGGER g BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION f()")
+			changed = append(changed, err)
+		}
+		return pgtest.Pass
+	})
+	w := r.writer(connectors.ModeUpsert, orders, 1)
+	p.Judge(nil)
+	require.Equal(t, []error{nil}, changed)
+	r.write(w, orders, []any{1, "a"})
+	_, err := w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 1, 1))
+	requireError(t, err, connectors.KindConfig, messages.CodeRowsSwallowed)
+	require.NoError(t, w.Close(t.Context()))
 }
