@@ -27,12 +27,46 @@ func (s *Session) Begin(ctx context.Context, l connectors.Load) error {
 // has on all of them read at once.
 func (s *Session) BeginAll(ctx context.Context, loads []connectors.Load) error {
 	for some := range slices.Chunk(loads, beginMost) {
-		if err := s.begin(ctx, some); err != nil {
+		if err := s.together(ctx, some); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// together begins loads in one transaction, or in several where one does not do.
+func (s *Session) together(ctx context.Context, loads []connectors.Load) error {
+	err := s.begin(ctx, loads)
+	if err == nil || len(loads) == 1 {
+		return err
+	}
+	var steps [][]connectors.Load
+	if a, ok := errors.AsType[*apart](err); ok {
+		i := slices.IndexFunc(loads, func(l connectors.Load) bool { return l.ID.Name == a.load })
+		steps = [][]connectors.Load{loads[:i], loads[i : i+1], loads[i+1:]}
+	} else if state := stateOf(err); state != "" && state != lockNotAvailable { // it may have been too much for one transaction
+		steps = slices.Collect(slices.Chunk(loads, 1))
+	} else {
+		return err
+	}
+	for _, step := range steps {
+		if len(step) == 0 {
+			continue
+		}
+		if err := s.together(ctx, step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apart says that a load is begun by itself. It locks a table that others use against
+// everybody: such a lock is held no longer than it must, and never while another one is
+// waited for.
+type apart struct{ load string }
+
+// Error implements error.
+func (a *apart) Error() string { return "load " + a.load + " is begun by itself" }
 
 // begin begins loads in one transaction.
 func (s *Session) begin(ctx context.Context, loads []connectors.Load) error {
@@ -91,6 +125,9 @@ func (s *Session) beginIn(ctx context.Context, tx pgx.Tx, loads []connectors.Loa
 		old, ok := known[l.ID.Name]
 		switch {
 		case ok && old.status.ID.Number == l.ID.Number:
+			if len(loads) > 1 && old.status.Shape != l.Shape {
+				return nil, nil, &apart{l.ID.Name}
+			}
 			if err := s.evolve(ctx, tx, old, l); err != nil {
 				return nil, nil, aboutLoad(l, s.d.classify(ctx, "begin load "+l.ID.Name, err))
 			}
@@ -106,7 +143,7 @@ func (s *Session) beginIn(ctx context.Context, tx pgx.Tx, loads []connectors.Loa
 	if len(fresh) == 0 {
 		return nil, nil, nil
 	}
-	stored, err := s.prepare(ctx, tx, fresh)
+	stored, err := s.prepare(ctx, tx, fresh, len(loads) == 1)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -233,7 +270,7 @@ func (s *Session) beginning(l connectors.Load) *beginning {
 
 // prepareOne makes the targets or the staging of l.
 func (s *Session) prepareOne(ctx context.Context, tx pgx.Tx, l connectors.Load) ([]storedStream, error) {
-	stored, err := s.prepare(ctx, tx, []*beginning{s.beginning(l)})
+	stored, err := s.prepare(ctx, tx, []*beginning{s.beginning(l)}, true)
 	if err != nil {
 		return nil, err
 	}
@@ -242,8 +279,8 @@ func (s *Session) prepareOne(ctx context.Context, tx pgx.Tx, l connectors.Load) 
 
 // prepare makes the targets or the staging of loads, one behind the other: the statements of
 // one may be what the next one needs. The catalogue is read for all of them, before and
-// behind.
-func (s *Session) prepare(ctx context.Context, tx pgx.Tx, loads []*beginning) ([][]storedStream, error) {
+// behind. alone says that nothing else is begun in this transaction.
+func (s *Session) prepare(ctx context.Context, tx pgx.Tx, loads []*beginning, alone bool) ([][]storedStream, error) {
 	book, err := bookOID(ctx, tx.Conn())
 	if err != nil {
 		return nil, err
@@ -262,8 +299,14 @@ func (s *Session) prepare(ctx context.Context, tx pgx.Tx, loads []*beginning) ([
 	for _, b := range loads {
 		for _, g := range b.goals {
 			g.shelf = shelf
-			p, err := g.carryOut(ctx, tx)
+			p, err := g.planIn(ctx, tx)
 			if err != nil {
+				return nil, err
+			}
+			if p.locks && !alone {
+				return nil, &apart{b.load.ID.Name}
+			}
+			if err := g.carryOut(ctx, tx, p); err != nil {
 				return nil, err
 			}
 			b.stages = append(b.stages, p.stage)

@@ -198,7 +198,7 @@ func (p *fitter) addTypes() {
 
 func (p *fitter) alter(table qname, adds []string) {
 	if len(adds) > 0 {
-		p.out.alters = true
+		p.out.alters, p.out.locks = true, p.out.locks || table == p.target()
 		p.add("ALTER TABLE "+table.sql()+" "+strings.Join(adds, ", "), "ACCESS EXCLUSIVE on "+table.String())
 	}
 }

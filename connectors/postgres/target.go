@@ -33,6 +33,7 @@ type goal struct {
 // planned is what Begin does for a goal.
 type planned struct {
 	alters     bool                 // statements change what other goals may have read
+	locks      bool                 // statements lock the target against everybody
 	statements []statement          // in order, all inside Begin's transaction
 	stage      string               // replace: name of the staging table in cfg.Schema; else empty
 	warnings   []connectors.Finding // what the user should know before
@@ -102,22 +103,28 @@ func (g goal) prepare(ctx context.Context, tx pgx.Tx) (*planned, error) {
 	if err := lockShapes(ctx, tx); err != nil {
 		return nil, g.classify(ctx, err)
 	}
-	return g.carryOut(ctx, tx)
+	p, err := g.planIn(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	return p, g.carryOut(ctx, tx, p)
 }
 
-// carryOut plans and carries the plan out, under the lock of shapes.
-func (g goal) carryOut(ctx context.Context, tx pgx.Tx) (*planned, error) {
+// planIn is plan, under the lock of shapes.
+func (g goal) planIn(ctx context.Context, tx pgx.Tx) (*planned, error) {
 	p, err := g.plan(ctx, tx.Conn())
-	if err != nil {
-		return nil, g.classify(ctx, err)
-	}
+	return p, g.classify(ctx, err)
+}
+
+// carryOut carries a plan out, under the lock of shapes.
+func (g goal) carryOut(ctx context.Context, tx pgx.Tx, p *planned) error {
 	for _, s := range p.statements {
 		if err := execOne(ctx, tx.Conn(), s.SQL); err != nil {
-			return nil, g.classify(ctx, err)
+			return g.classify(ctx, err)
 		}
 	}
 	g.shelf.changed(g, p)
-	return p, nil
+	return nil
 }
 
 // execOne runs exactly one statement: a text that ends it and begins another, hidden
