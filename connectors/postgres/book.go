@@ -184,8 +184,10 @@ const (
 	receiptsSQL = `SELECT part, load, load_no, commit_no, epoch, attempt, position::text, final, plan::text, source_identity, coalesce(target_oid, 0)::bigint,
 		rows_read, rows_arrived, rows_applied, rows_rejected FROM _rapidbyte.receipt WHERE pipeline_id = $1`
 
-	loadsNamedSQL    = loadsSQL + " AND name = ANY($2) ORDER BY name"
-	receiptLockedSQL = receiptsSQL + " AND part = $2 FOR UPDATE"
+	loadsNamedSQL = loadsSQL + " AND name = ANY($2) ORDER BY name"
+
+	// It is sent before the answer about the owner is there: who is not the owner locks nothing.
+	receiptLockedSQL = receiptsSQL + " AND part = $2 AND EXISTS (SELECT FROM _rapidbyte.owner WHERE pipeline_id = $1 AND epoch = $3) FOR UPDATE"
 )
 
 // readLoads returns the loads of a pipeline, sorted by name; no name stands for all.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -306,4 +307,27 @@ func TestCommitThatIsGivenUpIsUnknown(t *testing.T) {
 	fenced := &connectors.FencedError{}
 	require.Equal(t, error(fenced), withCommit(fenced, true))
 	require.Equal(t, cause, withCommit(cause, false))
+}
+
+// An owner that is not one any more hears so at once: it takes no lock, and waits for none.
+func TestPGAFencedOwnerDoesNotTouchTheReceipt(t *testing.T) {
+	r := newRig(t, connectors.WritePolicy{}, func(c *DestinationConfig) { c.LockTimeout = time.Minute })
+	r.next()
+	l := loadOf(connectors.ModeAppend, 1, orders, "orders")
+	require.NoError(t, r.s.Begin(t.Context(), l))
+	stale, epoch := r.s, r.epoch
+	r.s = nil
+	r.next()
+	defer func() { require.NoError(t, stale.Close(t.Context())) }()
+	owner := r.other()
+	_, err := owner.Exec(t.Context(), "BEGIN; SELECT FROM _rapidbyte.receipt FOR UPDATE")
+	require.NoError(t, err)
+	late := errors.New("it waited")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, late)
+	defer cancel()
+	for range 2 { // its connection has been ended, and it makes another one
+		_, _, err = stale.OpenWriter(ctx, l.Parts[0], messages.Token{Epoch: epoch, Attempt: 1})
+		require.Equal(t, connectors.KindFenced, connectors.KindOf(err), "%v", err)
+	}
+	require.NoError(t, ctx.Err(), "at once")
 }

@@ -348,7 +348,7 @@ func (s *Session) OpenWriter(ctx context.Context, p connectors.Part, t messages.
 	var loads []storedLoad
 	known := s.laidFor(p)
 	queries := append([]*pgx.QueuedQuery{
-		{SQL: receiptLockedSQL, Arguments: []any{s.id, string(p.ID)}},
+		{SQL: receiptLockedSQL, Arguments: []any{s.id, string(p.ID), int64(s.epoch)}}, //nolint:gosec // checked by Open
 		{SQL: loadsNamedSQL, Arguments: []any{s.id, []string{p.Load.Name}}},
 	}, known.query()...)
 	read := func(got pgx.BatchResults) (err error) {
