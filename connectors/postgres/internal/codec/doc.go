@@ -10,7 +10,9 @@
 // A Decoder takes the payloads of COPY TO STDOUT (FORMAT binary) cut anywhere and
 // builds batches in raw buffers. An Encoder writes batches as rows of COPY FROM
 // STDIN (FORMAT binary), or as the parameters of an INSERT. Both choose an
-// operation per column once, and allocate nothing per row.
+// operation per column once, and allocate nothing per row. What is usual has a short
+// way (Decoder.AppendMessages, cells that write themselves); what is not takes the
+// long one, which alone knows errors, so the two never differ in what they find.
 //
 // Neither ever changes a value: what the other side cannot hold exactly is a
 // *ValueError that names column and row, and a pair of types without an exact
