@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,14 +111,23 @@ func readRelations(ctx context.Context, conn *pgx.Conn, names []qname) (map[qnam
 	if len(oids) == 0 {
 		return out, nil
 	}
-	if err := readTrees(ctx, conn, byOID); err != nil {
-		return nil, fmt.Errorf("read partitions: %w", err)
+	var columns []columnRow
+	one := []any{oids}
+	got := conn.SendBatch(ctx, &pgx.Batch{QueuedQueries: []*pgx.QueuedQuery{
+		{SQL: treesSQL, Arguments: one}, {SQL: indexesSQL, Arguments: one}, {SQL: columnsSQL, Arguments: one},
+	}})
+	err = errors.Join(readTrees(got, byOID), readIndexes(got, byOID))
+	if err == nil {
+		columns, err = next(got, func(rows pgx.Rows) ([]columnRow, error) { return pgx.CollectRows(rows, scanColumn) })
 	}
-	if err := readColumns(ctx, conn, oids, byOID); err != nil {
+	if closing := got.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read relations: %w", err)
+	}
+	if err := addColumns(ctx, conn, columns, byOID); err != nil {
 		return nil, fmt.Errorf("read columns: %w", err)
-	}
-	if err := readIndexes(ctx, conn, oids, byOID); err != nil {
-		return nil, fmt.Errorf("read indexes: %w", err)
 	}
 	return out, nil
 }
@@ -126,11 +136,16 @@ func readRelations(ctx context.Context, conn *pgx.Conn, names []qname) (map[qnam
 // checks are then spelled with their schemas.
 func plainPath(ctx context.Context, conn *pgx.Conn) (restore func(), err error) {
 	var before string
-	err = conn.QueryRow(ctx, "SELECT current_setting('search_path')").Scan(&before)
-	if err != nil {
-		return nil, err
+	got := conn.SendBatch(ctx, &pgx.Batch{QueuedQueries: []*pgx.QueuedQuery{
+		{SQL: "SELECT current_setting('search_path')"}, {SQL: "SELECT set_config('search_path', 'pg_catalog', false)"},
+	}})
+	if err = got.QueryRow().Scan(&before); err == nil {
+		_, err = got.Exec()
 	}
-	if _, err := conn.Exec(ctx, "SELECT set_config('search_path', 'pg_catalog', false)"); err != nil {
+	if closing := got.Close(); err == nil {
+		err = closing
+	}
+	if err != nil { // the path is as it was: all of it was one transaction
 		return nil, err
 	}
 	return func() {
@@ -174,12 +189,8 @@ SELECT tree.root,
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
 GROUP BY tree.root`
 
-func readTrees(ctx context.Context, conn *pgx.Conn, byOID map[uint32]*relation) error {
-	roots := make([]uint32, 0, len(byOID))
-	for oid := range byOID {
-		roots = append(roots, oid)
-	}
-	rows, err := conn.Query(ctx, treesSQL, roots)
+func readTrees(got pgx.BatchResults, byOID map[uint32]*relation) error {
+	rows, err := got.Query()
 	if err != nil {
 		return err
 	}
@@ -206,26 +217,22 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum`
 
-func readColumns(ctx context.Context, conn *pgx.Conn, oids []uint32, byOID map[uint32]*relation) error {
-	rows, err := conn.Query(ctx, columnsSQL, oids)
-	if err != nil {
-		return err
-	}
-	type read struct {
-		attribute
-		of       uint32
-		typ      typeRef
-		identity string
-	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (read, error) {
-		var c read
-		err := row.Scan(&c.of, &c.num, &c.Name, &c.typ.oid, &c.typ.mod, &c.typ.text, &c.NotNull,
-			&c.generated, &c.identity, &c.hasDefault, &c.readable, &c.bytewise, &c.collation)
-		return c, err
-	})
-	if err != nil {
-		return err
-	}
+// columnRow is a column as it was read, before its type is known.
+type columnRow struct {
+	attribute
+	of       uint32
+	typ      typeRef
+	identity string
+}
+
+func scanColumn(row pgx.CollectableRow) (c columnRow, err error) {
+	err = row.Scan(&c.of, &c.num, &c.Name, &c.typ.oid, &c.typ.mod, &c.typ.text, &c.NotNull,
+		&c.generated, &c.identity, &c.hasDefault, &c.readable, &c.bytewise, &c.collation)
+	return c, err
+}
+
+// addColumns gives the relations their columns, in the order in which they were read.
+func addColumns(ctx context.Context, conn *pgx.Conn, all []columnRow, byOID map[uint32]*relation) error {
 	refs := make([]typeRef, len(all))
 	for i, c := range all {
 		refs[i] = c.typ
@@ -255,8 +262,8 @@ JOIN pg_catalog.pg_am m ON m.oid = x.relam
 WHERE i.indrelid = ANY($1) AND i.indisvalid
 ORDER BY i.indrelid, NOT i.indisprimary, i.indexrelid`
 
-func readIndexes(ctx context.Context, conn *pgx.Conn, oids []uint32, byOID map[uint32]*relation) error {
-	rows, err := conn.Query(ctx, indexesSQL, oids)
+func readIndexes(got pgx.BatchResults, byOID map[uint32]*relation) error {
+	rows, err := got.Query()
 	if err != nil {
 		return err
 	}
