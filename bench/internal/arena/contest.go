@@ -249,7 +249,7 @@ func (c *contest) measured(ctx context.Context, run *artefact.Run, chain proc.Ch
 	if err != nil {
 		return err
 	}
-	run.Wall, run.User, run.System, run.PeakMB, run.Conns = u.Wall, u.User, u.System, u.PeakMB, watch.most
+	run.Wall, run.User, run.System, run.PeakMB, run.AnonMB, run.Conns = u.Wall, u.User, u.System, u.PeakMB, u.AnonMB, watch.most
 	if c.server.own {
 		run.Server, run.Competing = &u.Server, &u.Competing
 	}

@@ -65,7 +65,8 @@ type Run struct {
 	Server     *float64           `json:"server_cpu_s,omitempty"`    // unknown of a server that is not ours
 	Competing  *float64           `json:"competing_cpu_s,omitempty"` // likewise
 	PeakMB     float64            `json:"client_peak_mb"`
-	Conns      int                `json:"connections,omitempty"` // most at a time, where they were counted
+	AnonMB     float64            `json:"client_peak_anon_mb,omitempty"` // without pages of files, such as the program's
+	Conns      int                `json:"connections,omitempty"`         // most at a time, where they were counted
 	Killed     float64            `json:"killed_after_s,omitempty"`
 	Disturbed  bool               `json:"disturbed,omitempty"` // counted although something else took CPU
 	Digest     string             `json:"digest,omitempty"`    // rows and hash that were found; empty: a limit, which writes none

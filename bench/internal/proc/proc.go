@@ -26,6 +26,7 @@ type Usage struct {
 	Server    float64 // CPU of the server; 0 when its process is not known
 	Competing float64 // CPU of everything else on the machine
 	PeakMB    float64 // resident memory of the programs and their children
+	AnonMB    float64 // without the pages of files, most of which are those of the program
 }
 
 // CPU is what the programs took.
@@ -69,7 +70,7 @@ func (c Chain) Run(ctx context.Context, server int) (Usage, error) {
 	}
 	killed := make(chan bool, 1)
 	stop := make(chan struct{}) // closed when the programs have ended
-	peak := make(chan float64, 1)
+	peak := make(chan memory, 1)
 	done := false // written by the watcher, read when it has ended
 	go func() { killed <- r.killer(ctx, stop, c.KillAfter) }()
 	go func() {
@@ -93,7 +94,8 @@ func (c Chain) Run(ctx context.Context, server int) (Usage, error) {
 	}
 	u.Wall = time.Since(began).Seconds()
 	close(stop)
-	u.PeakMB = <-peak
+	m := <-peak
+	u.PeakMB, u.AnonMB = m.all, m.anon
 	switch inTime := !<-killed; {
 	case !inTime && err != nil:
 		err = ErrKilled
@@ -206,31 +208,36 @@ func (r *running) killer(ctx context.Context, stop <-chan struct{}, after time.D
 	}
 }
 
-// watch returns the peak of the resident memory in MB: the sum of the high-water marks
+// memory is resident memory in MB.
+type memory struct{ all, anon float64 }
+
+// watch returns the peak of the resident memory: the sum of the high-water marks
 // of the programs, or, if they have children, the greatest sum of all that live at one
 // look. What wait4 reports would not do: it begins with the size of the process that
 // forked.
-func (r *running) watch(stop <-chan struct{}, look func()) float64 {
+func (r *running) watch(stop <-chan struct{}, look func()) memory {
 	ticker := time.NewTicker(lookEach)
 	defer ticker.Stop()
 	marks := make([]float64, len(r.commands))
-	most := 0.0
+	var most memory
 	for {
-		sum := 0.0
+		var sum memory
 		for i, cmd := range r.commands {
+			tree := treeMB(cmd.Process.Pid)
 			marks[i] = max(marks[i], memoryMB(cmd.Process.Pid, "VmHWM:"))
-			sum += treeMB(cmd.Process.Pid)
+			sum.all, sum.anon = sum.all+tree.all, sum.anon+tree.anon
 		}
-		most = max(most, sum)
+		most.all, most.anon = max(most.all, sum.all), max(most.anon, sum.anon)
 		look()
 		select {
 		case <-ticker.C:
 		case <-stop:
-			sum = 0
+			sum.all = 0
 			for _, m := range marks {
-				sum += m
+				sum.all += m
 			}
-			return max(most, sum)
+			most.all = max(most.all, sum.all)
+			return most
 		}
 	}
 }

@@ -16,10 +16,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const busy = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done"
 
 func TestChainsMeasureAllOfTheirPrograms(t *testing.T) {
-	u, err := Chain{Commands: [][]string{{"sh", "-c", busy}, {"grep", "-q", "done"}}}.Run(t.Context(), 0)
+	seen := filepath.Join(t.TempDir(), "seen") // the program goes on when it has been looked at
+	look := func() { require.NoError(t, os.WriteFile(seen, nil, 0o600)) }
+	u, err := Chain{Commands: [][]string{{"sh", "-c", "while [ ! -e " + seen + " ]; do :; done; " + busy}, {"grep", "-q", "done"}}, Look: look}.Run(t.Context(), 0)
 	require.NoError(t, err)
 	require.Positive(t, u.CPU())
-	require.Positive(t, u.PeakMB)
+	require.Positive(t, u.AnonMB)
+	require.Greater(t, u.PeakMB, u.AnonMB)
 	require.GreaterOrEqual(t, u.Wall, 0.001)
 	require.Zero(t, u.Server)
 }
@@ -30,7 +33,9 @@ func TestChildrenCount(t *testing.T) {
 	u, err := Chain{Commands: [][]string{{"sh", "-c", script}}}.Run(t.Context(), 0)
 	require.NoError(t, err)
 	require.Positive(t, u.CPU())
-	require.Positive(t, treeMB(os.Getpid()))
+	m := treeMB(os.Getpid())
+	require.Positive(t, m.anon)
+	require.Greater(t, m.all, m.anon)
 }
 
 // What nobody here has started is competing; the busy loop is this process's own child

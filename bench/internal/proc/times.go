@@ -108,10 +108,11 @@ func memoryMB(pid int, name string) float64 {
 }
 
 // treeMB is the resident memory of a process and all below it.
-func treeMB(pid int) float64 {
-	sum := memoryMB(pid, "VmRSS:")
+func treeMB(pid int) memory {
+	sum := memory{memoryMB(pid, "VmRSS:"), memoryMB(pid, "RssAnon:")}
 	for _, child := range childrenOf(pid) {
-		sum += treeMB(child)
+		m := treeMB(child)
+		sum.all, sum.anon = sum.all+m.all, sum.anon+m.anon
 	}
 	return sum
 }

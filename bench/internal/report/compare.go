@@ -94,7 +94,12 @@ func change(a, b view, p int64, name string) string {
 	cpu := func(r artefact.Run) float64 { return r.CPU() / float64(r.Rows) * 1e9 }
 	out += changed(label, "client CPU ns/row", a.of(p, name, cpu), b.of(p, name, cpu))
 	peak := func(r artefact.Run) float64 { return r.PeakMB }
-	return out + changed(label, "client peak MB", a.of(p, name, peak), b.of(p, name, peak))
+	out += changed(label, "client peak MB", a.of(p, name, peak), b.of(p, name, peak))
+	anon := func(r artefact.Run) float64 { return r.AnonMB }
+	if a.of(p, name, anon).Least > 0 && b.of(p, name, anon).Least > 0 {
+		out += changed(label, "without pages of files", a.of(p, name, anon), b.of(p, name, anon))
+	}
+	return out
 }
 
 // changed is a line of the comparison. Of one round alone the spread is not known, and

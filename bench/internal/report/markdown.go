@@ -180,7 +180,7 @@ func table(v view) string {
 	for _, r := range v.Runs {
 		conns = conns || r.Conns > 0
 	}
-	head := fmt.Sprintf("|%s | wall s | x %s, paired | rows/s | client CPU s (user + system) | ns/row | server CPU s | client peak MB |", size, v.against())
+	head := fmt.Sprintf("|%s | wall s | x %s, paired | rows/s | client CPU s (user + system) | ns/row | server CPU s | client peak MB (without pages of files) |", size, v.against())
 	if conns {
 		head += " connections |"
 	}
@@ -215,9 +215,12 @@ func row(v view, p int64, name string, conns bool) string {
 	if v.contestant(name).Limit {
 		label += " (less than the work)"
 	}
-	out := fmt.Sprintf("| %s | %s | %s | %s | %.2f + %.2f | %s | %s | %.0f |", label, spread(walls, "%.3f"), spread(v.over(p, name, ""), "%.2f"),
-		number(float64(runs[0].Rows)/walls.Median), user.Median, system.Median, number(cpu.Median/float64(runs[0].Rows)*1e9), server,
-		v.of(p, name, func(r artefact.Run) float64 { return r.PeakMB }).Most)
+	peak := fmt.Sprintf("%.0f", v.of(p, name, func(r artefact.Run) float64 { return r.PeakMB }).Most)
+	if anon := v.of(p, name, func(r artefact.Run) float64 { return r.AnonMB }).Most; anon > 0 {
+		peak += fmt.Sprintf(" (%.0f)", anon)
+	}
+	out := fmt.Sprintf("| %s | %s | %s | %s | %.2f + %.2f | %s | %s | %s |", label, spread(walls, "%.3f"), spread(v.over(p, name, ""), "%.2f"),
+		number(float64(runs[0].Rows)/walls.Median), user.Median, system.Median, number(cpu.Median/float64(runs[0].Rows)*1e9), server, peak)
 	if conns {
 		out += fmt.Sprintf(" %.0f |", v.of(p, name, func(r artefact.Run) float64 { return float64(r.Conns) }).Most)
 	}
