@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,9 +164,10 @@ func TestPGAnotherServerIsNoWitness(t *testing.T) {
 	other, err := d.control(t.Context())
 	require.NoError(t, err)
 	defer closeConn(other)
-	_, state, err := (&vigil{dial: d, who: lineOf(other).who}).inspect(t.Context(), conn)
-	require.NoError(t, err)
-	require.Contains(t, state, "idle ClientRead")
+	require.Eventually(t, func() bool { // it says so a moment after its last answer
+		_, state, err := (&vigil{dial: d, who: lineOf(other).who}).inspect(t.Context(), conn)
+		return err == nil && strings.Contains(state, "idle ClientRead")
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 // The server notices too that its client is gone: no lock outlives that for long.
