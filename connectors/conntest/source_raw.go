@@ -1,8 +1,6 @@
 package conntest
 
 import (
-	"fmt"
-
 	"github.com/stretchr/testify/require"
 
 	"rapidbyte.io/node/connectors"
@@ -52,7 +50,7 @@ func (r *sourceRig) rawPart(l connectors.Load, part connectors.Part, format stri
 	}
 	for _, m := range spread(whole.barriers, resumesMax) {
 		rest := r.read(reading{part: raw, plan: l, from: m.barrier.Position, limits: large})
-		require.Len(r.t, rest.rows[stream], rows-m.before[stream], fmt.Sprintf("rows in %s behind %+v", format, m.barrier.Position))
+		require.Len(r.t, rest.rows[stream], rows-m.before[stream], "rows in %s behind %+v", format, m.barrier.Position)
 	}
 	return rows
 }
