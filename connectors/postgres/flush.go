@@ -11,7 +11,7 @@ import (
 const (
 	flushMin  = 1 << 20
 	flushMax  = 32 << 20
-	flushRows = 16_384 // rows of mean size that are worth one write
+	flushRows = 4096 // rows of mean size that are worth one write: more only take memory
 )
 
 // flushInput is everything that the size of a write depends on. Zero means unset.
