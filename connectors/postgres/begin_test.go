@@ -217,3 +217,27 @@ func TestPGATableThatChangesWhileItIsBegunIsReadAgain(t *testing.T) {
 	requireError(t, err, connectors.KindConfig, messages.CodeRowsSwallowed)
 	require.NoError(t, w.Close(t.Context()))
 }
+
+// The layouts that a session keeps are bounded, however many tables there are, and those of
+// finished loads are not kept.
+func TestLayoutsAreKeptWithinBounds(t *testing.T) {
+	s := &Session{begun: map[string]connectors.WriteMode{}, laid: map[messages.StreamID]laid{}}
+	wide := &layout{columns: make([]layoutColumn, 1000)}
+	var loads []connectors.Load
+	var made []*beginning
+	var stored []storedLoad
+	for i := range 2 * laidMost / 1000 {
+		sp := streamOf(fmt.Sprintf("t%d", i))
+		l := loadOf(connectors.ModeAppend, 1, sp)
+		loads, stored = append(loads, l), append(stored, storedLoad{streams: []storedStream{{Stream: sp.Stream}}})
+		made = append(made, &beginning{load: l, goals: []goal{{stream: sp}}, stages: []string{""}, lays: []*layout{wide}, marks: []string{"m"}})
+	}
+	for range 2 {
+		s.remember(loads, made)
+		require.Len(t, s.laid, laidMost/1000)
+		require.Equal(t, laidMost, s.columns)
+	}
+	s.unlayAll(stored)
+	require.Empty(t, s.laid)
+	require.Zero(t, s.columns)
+}

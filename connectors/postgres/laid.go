@@ -17,6 +17,29 @@ type laid struct {
 	mark string // of the table when it was read; empty: nobody can tell whether it still holds
 }
 
+// laidMost bounds the columns of the layouts that are kept, some 120 bytes each. The tables
+// of more are read again.
+const laidMost = 100_000
+
+// unlay forgets the layout of a stream. The caller holds mu.
+func (s *Session) unlay(id messages.StreamID) {
+	if l, ok := s.laid[id]; ok {
+		s.columns -= len(l.lay.columns)
+		delete(s.laid, id)
+	}
+}
+
+// unlayAll forgets the layouts of loads that are finished.
+func (s *Session) unlayAll(loads []storedLoad) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range loads {
+		for _, st := range l.streams {
+			s.unlay(st.Stream)
+		}
+	}
+}
+
 // remember keeps how loads were begun. made are those that were new.
 func (s *Session) remember(loads []connectors.Load, made []*beginning) {
 	s.mu.Lock()
@@ -24,12 +47,13 @@ func (s *Session) remember(loads []connectors.Load, made []*beginning) {
 	for _, l := range loads {
 		s.begun[l.ID.Name] = l.Mode
 		for _, sp := range l.Streams {
-			delete(s.laid, sp.Stream)
+			s.unlay(sp.Stream)
 		}
 	}
 	for _, b := range made {
 		for i, g := range b.goals {
-			if b.marks[i] != "" {
+			if n := len(b.lays[i].columns); b.marks[i] != "" && s.columns+n <= laidMost {
+				s.columns += n
 				s.laid[g.stream.Stream] = laid{load: b.load.ID, into: g.into(b.stages[i]), lay: b.lays[i], mark: b.marks[i]}
 			}
 		}

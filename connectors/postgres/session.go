@@ -71,6 +71,7 @@ type Session struct {
 	writers map[messages.PartID]*Writer
 	begun   map[string]connectors.WriteMode // loads, by name
 	laid    map[messages.StreamID]laid
+	columns int // of the layouts in laid
 }
 
 func newSession(d *Destination, r connectors.SessionRequest) *Session {
@@ -431,13 +432,19 @@ func (s *Session) finish(ctx context.Context, ids []messages.LoadID) error {
 	f := &finishing{session: s, ids: ids, open: map[string]int{}}
 	if s.marksOnly(ids) {
 		err := s.brief(ctx, s.book, op, f.queries(), f.read, func(*pgx.Conn) ([]*pgx.QueuedQuery, error) { return f.marks() })
+		if err == nil {
+			s.unlayAll(f.loads)
+		}
 		if !errors.Is(err, errSwaps) {
 			return err
 		}
 	}
-	err := s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error { return f.carryOut(ctx, tx) })
-	if err != nil || !f.swapped {
+	if err := s.changing(ctx, s.finishing, op, func(tx pgx.Tx) error { return f.carryOut(ctx, tx) }); err != nil {
 		return err
+	}
+	s.unlayAll(f.loads)
+	if !f.swapped {
+		return nil
 	}
 	return failpoint.Hit(failpoint.SwapAfter)
 }
