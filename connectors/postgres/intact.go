@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -156,28 +157,57 @@ func (s *Session) accept(ctx context.Context, conn *pgx.Conn, l storedLoad, stre
 	return s.writeStreams(ctx, conn, l)
 }
 
-// sameTables is a query for the OIDs that the names of w's tables have; inside of a
-// transaction that has written to them they stay so.
+// sameTables is a query for the OIDs that the names of w's tables have, and for the types of
+// their columns; inside of a transaction that has written to them they stay so.
 func (w *Writer) sameTables() string {
 	same := make([]string, len(w.sinks))
 	for i, k := range w.sinks {
 		name := query.Literal(query.Qualified(k.lay.schema, k.lay.table))
-		same[i] = fmt.Sprintf("coalesce(to_regclass(%s)::oid, 0)", name)
+		same[i] = fmt.Sprintf("coalesce(to_regclass(%s)::oid, 0), (SELECT json_object_agg(attname, concat(atttypid, ' ', atttypmod) ORDER BY attnum)"+
+			" FROM pg_catalog.pg_attribute WHERE attrelid = %d AND attnum > 0 AND NOT attisdropped)", name, k.lay.oid)
 	}
 	return "SELECT " + strings.Join(same, ", ")
 }
 
-// moved names the first table that is another one than w began with, by the answer to
-// sameTables.
+// moved names the first table that is another one than w began with, or whose columns have
+// other types, by the answer to sameTables.
 func (w *Writer) moved(answer [][]byte) error {
 	for i, k := range w.sinks {
-		is, err := strconv.ParseUint(string(answer[i]), 10, 32)
+		is, err := strconv.ParseUint(string(answer[2*i]), 10, 32)
 		if err != nil {
 			return fmt.Errorf("read an OID: %w", err)
 		}
 		if uint32(is) != k.lay.oid {
 			return lostTarget(k.g.stream.Stream, w.receipt, qname{k.lay.schema, k.lay.table}.String(), k.lay.oid, uint32(is))
 		}
+		if w.rows.Arrived > 0 && k.stager == "" { // out of a temporary table the server converts
+			if err := k.altered(answer[2*i+1]); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+// altered finds a column that has another type than the one that its values were written
+// for: a server reads eight bytes of one type as eight bytes of another. types are those that
+// the columns have, as sameTables asks for them.
+func (k *sink) altered(types []byte) error {
+	if bytes.Equal(types, k.types) {
+		return nil
+	}
+	var now map[string]string
+	if err := json.Unmarshal(types, &now); err != nil {
+		return fmt.Errorf("read the types of columns: %w", err)
+	}
+	for _, c := range k.lay.columns {
+		if now[c.name] != fmt.Sprint(c.typ.OID, " ", c.typ.Mod) {
+			e := k.place(destError("write to "+k.g.stream.Target, connectors.KindSchema, messages.CodeSchemaType,
+				fmt.Errorf("column %s was %s when rows were written for it, and was altered since", c.name, c.typ.SQL)))
+			e.Place.Field, e.Next = c.name, nextAltered
+			return e
+		}
+	}
+	k.types = bytes.Clone(types)
 	return nil
 }

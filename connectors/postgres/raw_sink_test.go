@@ -108,3 +108,38 @@ func TestPGRawRowsAndATableThatIsAltered(t *testing.T) {
 		require.NoError(t, w.Close(t.Context()))
 	}
 }
+
+// The other type has as many bytes, or more: no row is written as what it is not.
+func TestPGAColumnThatIsAlteredUnderTheWriter(t *testing.T) {
+	sp, format := rawPair(t)
+	for _, c := range []struct {
+		alter, says string
+		early       bool // the server itself sees it
+	}{
+		{"ALTER id TYPE double precision", "column id was bigint", false},
+		{"DROP name, ADD name varchar(20)", "column name was text", false},
+		{"ALTER id TYPE numeric", "", true},
+		{"ALTER id TYPE uuid USING NULL", "", true},
+	} {
+		for _, raw := range []bool{true, false} {
+			r := newRig(t, connectors.WritePolicy{}, nil)
+			w := rawWriter(t, r, sp, format, "SELECT 1")
+			require.Empty(t, w.(connectors.RawTaker).TakesRaw())
+			r.write(w, sp, []any{int64(1), "x"})
+			r.commit(w, messages.BarrierPeriodic, 1, 1)
+			if strings.Contains(c.alter, "uuid") {
+				r.sql("ALTER TABLE orders ALTER id DROP NOT NULL")
+			}
+			r.sql("ALTER TABLE orders " + c.alter)
+			if raw {
+				require.NoError(t, w.Write(t.Context(), rawBatch(t, r, format, 1<<40, 1, "x")))
+			} else {
+				r.write(w, sp, []any{int64(1 << 40), "x"})
+			}
+			_, err := w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 2, 1))
+			requireError(t, err, connectors.KindSchema, messages.CodeSchemaType, c.says)
+			require.Len(t, r.rows("orders"), 1, c.alter)
+			require.NoError(t, w.Close(t.Context()))
+		}
+	}
+}

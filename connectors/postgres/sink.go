@@ -33,6 +33,7 @@ type sink struct {
 
 	raw    string // format of rows that are taken as they are; empty: none
 	whyNot string // of raw
+	types  []byte // of the table's columns, as they were found to be right; nil: not looked at yet
 
 	flush  flushPolicy
 	buf    []byte // Headroom, then rows that are not sent yet
@@ -47,8 +48,11 @@ const (
 	notNullViolation = "23502"
 	uniqueViolation  = "23505"
 	binaryFormat     = "22P03"
+	shortValue       = "08P01" // also of poolers
 	brokenText       = "22021"
 )
+
+const nextAltered = "If the table was altered while it was loaded, run again. Otherwise please report it."
 
 // run is a stretch of rows that were staged in order.
 type run struct {
@@ -353,9 +357,8 @@ func (k *sink) rowError(err error) error {
 		e.Place.Row += k.first
 	}
 	k.unstage(e)
-	if stateOf(err) == binaryFormat { // what is sent was right when the writer was opened
-		e.Kind, e.Code = connectors.KindSchema, messages.CodeSchemaType
-		e.Next = "If the table was altered while it was loaded, run again. Otherwise please report it."
+	if s := stateOf(err); s == binaryFormat || s == shortValue && e.Kind == connectors.KindInternal { // what is sent was right when the writer was opened
+		e.Kind, e.Code, e.Next = connectors.KindSchema, messages.CodeSchemaType, nextAltered
 	}
 	if k.raw != "" && stateOf(err) == brokenText { // a decoder would have found it
 		e.Code, e.Next = messages.CodeRowBroken, mendText
