@@ -57,6 +57,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"40001", "serialize", connectors.KindTransient, messages.CodeSource, messages.CodeDest, ""},
 		{"40001", "canceling statement due to conflict with recovery", connectors.KindTransient, messages.CodeSource, messages.CodeDest, "hot_standby_feedback"},
 		{"40P01", "deadlock", connectors.KindTransient, messages.CodeSource, messages.CodeDest, ""},
+		{"42622", "identifier too long", connectors.KindData, messages.CodeRowBroken, messages.CodeValueRange, ""},
 		{"42501", "permission denied for table t", connectors.KindConfig, messages.CodeSourceDenied, messages.CodeDestDenied, "ON TABLE t TO"},
 		{"42501", "permission denied for schema s", connectors.KindConfig, messages.CodeSourceDenied, messages.CodeDestDenied, "ON SCHEMA s TO"},
 		{"42501", "must be owner of table t", connectors.KindConfig, messages.CodeSourceDenied, messages.CodeDestDenied, "owner of the table t"},

@@ -26,6 +26,7 @@ var bySQLState = map[string]verdict{
 	"3D000": {connectors.KindConfig, isMissing, "Create the database, or correct `database`."},
 	"3F000": {connectors.KindConfig, isMissing, "Create the schema, or correct its name."},
 	"42501": {connectors.KindConfig, isDenied, ""}, // see grant
+	"42622": {connectors.KindData, isValue, ""},    // of a value of type name
 	"42701": {connectors.KindTransient, isFailed, "Somebody else has created it at the same time: run again."},
 	"42703": {connectors.KindSchema, isColumn, ""},
 	"42710": {connectors.KindTransient, isFailed, "Somebody else has created it at the same time: run again."},
