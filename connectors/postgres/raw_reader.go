@@ -45,7 +45,7 @@ func (s *readSplit) rawFormat() (format, why string) {
 		}
 		cols[i] = codec.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull}
 	}
-	return codec.RawFormat(cols)
+	return codec.RawFormat(cols, s.Endless)
 }
 
 // checkRaw makes sure that the rows of a part are what was agreed on.

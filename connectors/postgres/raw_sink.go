@@ -17,6 +17,9 @@ import (
 // than that.
 const rawMin = 256 << 10
 
+// versionEndless is the first server that knows infinite intervals.
+const versionEndless = 17
+
 // rawColumn is a column of the stream and what the table has for it.
 type rawColumn struct {
 	name     string
@@ -51,8 +54,14 @@ func (g goal) refusesRaw(format string, columns []rawColumn, version int) string
 			return fmt.Sprintf("column %s of type %s %s", c.name, c.want.SQL, why)
 		}
 	}
-	if own, _ := codec.RawFormat(cols); own != format {
+	if own, _ := codec.RawFormat(cols, false); own == format {
+		return ""
+	}
+	if own, _ := codec.RawFormat(cols, true); own != format {
 		return "the columns of the stream are not as they were read"
+	}
+	if i := slices.IndexFunc(cols, func(c codec.Column) bool { return c.Type.HasInterval() }); version < versionEndless {
+		return fmt.Sprintf("column %s is an interval, and the server is older than version %d, the source is not", cols[i].Name, versionEndless)
 	}
 	return ""
 }

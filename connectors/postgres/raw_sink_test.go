@@ -19,7 +19,7 @@ func rawPair(t *testing.T) (sp connectors.StreamPlan, format string) {
 	name := codec.Column{Name: "name", Type: builtinType("text", "text")}
 	a, _ := codec.Field(id, false)
 	b, _ := codec.Field(name, false)
-	format, why := codec.RawFormat([]codec.Column{id, name})
+	format, why := codec.RawFormat([]codec.Column{id, name}, false)
 	require.Empty(t, why)
 	return connectors.StreamPlan{Stream: "orders", Target: "orders", Schema: fields(a, b)}, format
 }

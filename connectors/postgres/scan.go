@@ -25,10 +25,11 @@ type readSplit struct {
 	Columns  []splitColumn `json:"columns"` // of the stream, then those that only order it
 	Visible  int           `json:"visible"` // how many of them are the stream's
 	Filter   string        `json:"filter,omitempty"`
-	Files    string        `json:"files,omitempty"`  // of the relation and its partitions, see filesOf
-	Blocks   *blockRange   `json:"blocks,omitempty"` // of a heap that is read by ranges of blocks
-	Range    *keyRange     `json:"range,omitempty"`  // of partition_key
-	Follow   *follow       `json:"follow,omitempty"` // of an incremental stream
+	Files    string        `json:"files,omitempty"`   // of the relation and its partitions, see filesOf
+	Blocks   *blockRange   `json:"blocks,omitempty"`  // of a heap that is read by ranges of blocks
+	Range    *keyRange     `json:"range,omitempty"`   // of partition_key
+	Follow   *follow       `json:"follow,omitempty"`  // of an incremental stream
+	Endless  bool          `json:"endless,omitempty"` // the server knows infinite intervals
 }
 
 // splitColumn is a column as it is selected.
@@ -324,7 +325,7 @@ func (p *scanPlanner) resume(l connectors.Load, known connectors.LoadStatus) (co
 		if !was.same(&fresh) {
 			return connectors.ContinueLost, l.Parts, nil
 		}
-		was.Files = fresh.Files // of this scan
+		was.Files, was.Endless = fresh.Files, fresh.Endless // of this scan
 		var err error
 		if part.Split, err = json.Marshal(was); err != nil {
 			return "", nil, err

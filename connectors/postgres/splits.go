@@ -79,7 +79,7 @@ func (p *scanPlanner) sizes(ctx context.Context) (map[uint32]heapSize, error) {
 // parts cuts a stream into parts.
 func (p *scanPlanner) parts(ctx context.Context, d *described, size heapSize, id messages.LoadID) ([]connectors.Part, error) {
 	whole := d.split()
-	whole.Files = p.heaps[d.rel.oid]
+	whole.Files, whole.Endless = p.heaps[d.rel.oid], p.facts.version/10000 >= versionEndless
 	var splits []readSplit
 	n := max(1, min(int64(p.request.Splits), size.total/max(p.source.splitPages, 1)))
 	switch {

@@ -11,13 +11,17 @@ const rawFormat = "pgcopy-binary/"
 
 // RawFormat returns the name of the format of rows of binary COPY with these columns. Two
 // ends that give it the same name write and read every field alike. Where a column has no
-// such form, the format is empty, and why says which.
-func RawFormat(cols []Column) (format, why string) {
+// such form, the format is empty, and why says which. endless says that the server that the
+// rows come from knows infinite intervals: one that does not takes them for finite.
+func RawFormat(cols []Column, endless bool) (format, why string) {
 	h := sha256.New()
 	for _, c := range cols {
 		id, why := passID(c.Type)
 		if why != "" {
 			return "", fmt.Sprintf("column %s of type %s %s", c.Name, c.Type.SQL, why)
+		}
+		if endless && c.Type.HasInterval() {
+			id += " or endless"
 		}
 		fmt.Fprintf(h, "%q %s, ", c.Name, id)
 	}
@@ -63,7 +67,14 @@ func passID(t *Type) (id, why string) {
 
 // HasNumeric reports whether a value of t holds a number of any size: servers before
 // version 14 do not know an infinite one.
-func (t *Type) HasNumeric() bool {
+func (t *Type) HasNumeric() bool { return t.has(formNumeric) }
+
+// HasInterval reports whether a value of t holds an interval: servers before version 17 do
+// not know an infinite one.
+func (t *Type) HasInterval() bool { return t.has(formInterval) }
+
+// has reports whether t, or what it is an array of, has the form f.
+func (t *Type) has(f form) bool {
 	r := t.root()
-	return r.form() == formNumeric || r.Kind == KindArray && r.Elem != nil && r.Elem.HasNumeric()
+	return r.form() == f || r.Kind == KindArray && r.Elem != nil && r.Elem.has(f)
 }

@@ -13,7 +13,7 @@ func TestRawFormatIsThatOfTheColumns(t *testing.T) {
 		return &Type{Schema: "public", Name: "d", Mod: -1, SQL: "public.d", Kind: KindDomain, Base: base}
 	}
 	of := func(cols ...Column) string {
-		f, why := RawFormat(cols)
+		f, why := RawFormat(cols, false)
 		require.Empty(t, why)
 		require.Regexp(t, `^pgcopy-binary/[0-9a-f]{32}$`, f)
 		return f
@@ -61,7 +61,7 @@ func TestWhatTravelsAsTextHasNoRawFormat(t *testing.T) {
 		"numbers in its own way": {arrayOf(mood), {Schema: "public", Name: "d", Mod: -1, SQL: "public.d", Kind: KindDomain, Base: arrayOf(mood)}},
 	} {
 		for _, x := range types {
-			format, says := RawFormat([]Column{{Name: "id", Type: plain("int8")}, {Name: "c", Type: x}})
+			format, says := RawFormat([]Column{{Name: "id", Type: plain("int8")}, {Name: "c", Type: x}}, false)
 			require.Empty(t, format)
 			require.Contains(t, says, "column c of type "+x.SQL)
 			require.Contains(t, says, why)
@@ -70,4 +70,16 @@ func TestWhatTravelsAsTextHasNoRawFormat(t *testing.T) {
 	}
 	require.True(t, arrayOf(numericOf(9, 2)).HasNumeric())
 	require.False(t, arrayOf(plain("int4")).HasNumeric())
+}
+
+// What a newer server may send in an interval is another form, in nothing else.
+func TestAnEndlessIntervalHasItsOwnRawFormat(t *testing.T) {
+	day := &Type{Schema: "public", Name: "d", Mod: -1, SQL: "public.d", Kind: KindDomain, Base: arrayOf(plain("interval"))}
+	for _, x := range []*Type{plain("interval"), arrayOf(plain("interval")), day, plain("timestamptz"), arrayOf(plain("numeric"))} {
+		cols := []Column{{Name: "c", Type: x}}
+		before, _ := RawFormat(cols, false)
+		since, why := RawFormat(cols, true)
+		require.Empty(t, why)
+		require.Equal(t, x.HasInterval(), before != since, x.SQL)
+	}
 }
