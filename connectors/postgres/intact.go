@@ -180,7 +180,7 @@ func (w *Writer) moved(answer [][]byte) error {
 		if uint32(is) != k.lay.oid {
 			return lostTarget(k.g.stream.Stream, w.receipt, qname{k.lay.schema, k.lay.table}.String(), k.lay.oid, uint32(is))
 		}
-		if w.rows.Arrived > 0 && k.stager == "" { // out of a temporary table the server converts
+		if w.rows.Arrived > 0 {
 			if err := k.altered(answer[2*i+1]); err != nil {
 				return err
 			}
@@ -190,8 +190,8 @@ func (w *Writer) moved(answer [][]byte) error {
 }
 
 // altered finds a column that has another type than the one that its values were written
-// for: a server reads eight bytes of one type as eight bytes of another. types are those that
-// the columns have, as sameTables asks for them.
+// for: a server reads eight bytes of one type as eight bytes of another, and rounds what comes
+// out of a temporary table. types are those that the columns have, as sameTables asks for them.
 func (k *sink) altered(types []byte) error {
 	if bytes.Equal(types, k.types) {
 		return nil

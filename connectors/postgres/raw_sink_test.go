@@ -143,3 +143,30 @@ func TestPGAColumnThatIsAlteredUnderTheWriter(t *testing.T) {
 		}
 	}
 }
+
+// Out of a temporary table the server would convert, and round.
+func TestPGAColumnThatIsAlteredUnderAnUpsert(t *testing.T) {
+	sp, format := rawPair(t)
+	sp.Key = []string{"id"}
+	for _, raw := range []string{"", format} {
+		r := newRig(t, connectors.WritePolicy{}, nil)
+		r.next()
+		l := loadOf(connectors.ModeUpsert, 1, sp, "orders")
+		require.NoError(t, r.s.Begin(t.Context(), l))
+		l.Parts[0].Raw = raw
+		w, _, err := r.s.OpenWriter(t.Context(), l.Parts[0], messages.Token{Epoch: r.epoch, Attempt: 1})
+		require.NoError(t, err)
+		r.write(w, sp, []any{int64(1), "x"})
+		r.commit(w, messages.BarrierPeriodic, 1, 1)
+		r.sql("ALTER TABLE orders ALTER id TYPE real")
+		if raw == "" {
+			r.write(w, sp, []any{int64(1<<40 + 1), "x"})
+		} else {
+			require.NoError(t, w.Write(t.Context(), rawBatch(t, r, format, 1<<40+1, 1, "x")))
+		}
+		_, err = w.Commit(t.Context(), barrierAt(messages.BarrierEnd, 2, 1))
+		requireError(t, err, connectors.KindSchema, messages.CodeSchemaType, "column id was bigint")
+		require.Len(t, r.rows("orders"), 1)
+		require.NoError(t, w.Close(t.Context()))
+	}
+}
