@@ -12,7 +12,10 @@ import (
 // sends it.
 const FrameHeadroom = 16
 
-const frameFirst = 64 << 10 // bytes of which the first frame thinks
+const (
+	frameFirst = 64 << 10 // bytes of which the first frame thinks
+	frameMost  = 1 << 20  // bytes up to which a frame grows in one step
+)
 
 // Framer cuts the payloads of COPY TO STDOUT (FORMAT binary) into frames of whole rows. It
 // looks at counts and lengths of fields, never at values, copies each byte once and
@@ -239,7 +242,8 @@ func (f *Framer) grow(want int) {
 		f.used = FrameHeadroom
 		want = max(want+FrameHeadroom, f.hint, frameFirst)
 	} else {
-		want = max(want, min(2*len(f.out), int(f.limits.BatchBytes)+FrameHeadroom))
+		// At once up to frameMost: what a buffer grew out of is of no use to the next.
+		want = max(want, min(max(2*len(f.out), frameMost), int(f.limits.BatchBytes))+FrameHeadroom)
 	}
 	f.buf.Reserve(want)
 	f.out = f.buf.Buf()
@@ -268,11 +272,19 @@ func (f *Framer) Take() *Frame {
 	if f.n == 0 {
 		return nil
 	}
+	out := &Frame{Rows: f.n}
+	f.taken, f.n = f.taken+f.n, 0
+	if len(f.out) > frameFirst && f.used < len(f.out)/2 { // what waits downstream is counted by its rows
+		out.Buffer = memory.NewResizableBuffer(f.mem)
+		out.Resize(f.used)
+		copy(out.Bytes(), f.out[:f.used])
+		f.used = FrameHeadroom
+		return out
+	}
 	f.buf.ResizeNoShrink(f.used)
-	out := &Frame{Buffer: f.buf, Rows: f.n}
+	out.Buffer = f.buf
 	f.hint = min(f.used+f.used/16, int(f.limits.BatchBytes)+FrameHeadroom)
-	f.taken += f.n
-	f.buf, f.out, f.used, f.n = nil, nil, 0, 0
+	f.buf, f.out, f.used = nil, nil, 0
 	return out
 }
 

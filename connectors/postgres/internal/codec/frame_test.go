@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -277,4 +278,20 @@ func benchFrame(b *testing.B, cols []Column) {
 		f.Take().Release()
 	}
 	perValue(b, len(cols), cpu()-begin)
+}
+
+// What waits for a destination is counted by its rows: a frame may not hold much more.
+func TestAFrameIsNotMuchLargerThanItsRows(t *testing.T) {
+	f := newFramer(t, 1, connectors.Limits{BatchBytes: 1 << 20})
+	for _, size := range []int{900 << 10, 70 << 10, 10, 300 << 10, 100 << 10} {
+		f.Reset()
+		row := wireRow(bytes.Repeat([]byte("x"), size))
+		require.NoError(t, f.Append(copyOf(row)))
+		require.True(t, f.Ended())
+		frame := f.Take()
+		require.Equal(t, row, frame.Data())
+		require.LessOrEqual(t, frame.Cap(), max(2*len(row)+FrameHeadroom, frameFirst)+64)
+		frame.Release()
+		require.Nil(t, f.Take())
+	}
 }
