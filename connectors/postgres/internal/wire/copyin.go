@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -208,6 +209,9 @@ func (in *CopyIn) write(b []byte) (err error) {
 	<-in.done
 	if _, ok := errors.AsType[*pgconn.PgError](in.err); ok {
 		return in.c.fail(in.err)
+	}
+	if in.err != nil && errors.Is(err, net.ErrClosed) {
+		return in.c.fail(in.err) // who listens has closed it, and knows why
 	}
 	return in.c.fail(&LostError{Op: "write", Err: err})
 }
