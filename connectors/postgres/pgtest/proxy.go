@@ -3,11 +3,14 @@ package pgtest
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,14 +34,26 @@ func (m Message) Size() int64 {
 	return int64(len(m.Body)) + 5
 }
 
-// Says reports whether m is a statement of the simple protocol, or the server's tag of one
-// that is complete, with this text in any case.
+// Says reports whether m runs a statement with this text in any case, or is the server's
+// tag of one that is complete. A statement that pgx has prepared is known by the name that
+// it has from its text.
 func (m Message) Says(text string) bool {
-	want := byte('Q')
-	if m.FromServer {
-		want = 'C'
+	switch {
+	case m.FromServer:
+		return m.Type == 'C' && bytes.EqualFold(bytes.TrimSuffix(m.Body, []byte{0}), []byte(text))
+	case m.Type == 'Q':
+		return bytes.EqualFold(bytes.TrimSuffix(m.Body, []byte{0}), []byte(text))
+	case m.Type == 'B': // portal, statement
+		fields := bytes.SplitN(m.Body, []byte{0}, 3)
+		return len(fields) == 3 && (string(fields[1]) == prepared(text) || string(fields[1]) == prepared(strings.ToLower(text)))
 	}
-	return m.Type == want && bytes.EqualFold(bytes.TrimSuffix(m.Body, []byte{0}), []byte(text))
+	return false
+}
+
+// prepared is the name of a prepared statement of pgx.
+func prepared(sql string) string {
+	digest := sha256.Sum256([]byte(sql))
+	return "stmtcache_" + hex.EncodeToString(digest[:24])
 }
 
 // Fate is what becomes of a message and its connection.
