@@ -376,8 +376,9 @@ func TestTwoOwnersRaceForOneNumber(t *testing.T) {
 	g.dest.flush = atOnce
 	var wg sync.WaitGroup
 	for epoch := range messages.Epoch(6) {
+		owner := *g
 		wg.Go(func() {
-			err := g.pass(destAtFast(t, g.dest.config), epoch+1, connectors.ModeAppend, 1, 0, 100)
+			err := owner.pass(destAtFast(t, owner.dest.config), epoch+1, connectors.ModeAppend, 1, 0, 100)
 			if err != nil && connectors.KindOf(err) != connectors.KindFenced {
 				t.Errorf("epoch %d: %v", epoch+1, err)
 			}
