@@ -166,10 +166,14 @@ func (k *claim) read(ctx context.Context) error {
 }
 
 // readAll reads and proves everything of the pipeline. Whoever creates a pipeline, or
-// sets one aside, holds the row that counts them.
+// sets one aside, holds the row that counts them, and locks it before anything else: what
+// read has locked is let go.
 func (k *claim) readAll(ctx context.Context) error {
 	var i image
+	k.lease = lease{}
 	b := &pgx.Batch{}
+	b.Queue("ROLLBACK")
+	begin(b)
 	b.Queue("SELECT version FROM _rapidbyte_state.store FOR UPDATE")
 	b.Queue("SELECT id FROM _rapidbyte_state.pipeline WHERE id = $1 FOR UPDATE", k.id) // it may be there by now
 	i.queue(b, k.p)
