@@ -16,7 +16,7 @@ import (
 func work(mode scenario.Mode) Work {
 	return Work{
 		From: scenario.Postgres, To: scenario.Postgres, Mode: mode, Source: "postgres://me@127.0.0.1:1/src?sslmode=disable", Target: "postgres://me@127.0.0.1:1/dst",
-		Schema: "bench", Tables: []string{"narrow"}, Columns: []string{"id", "k", "na\"me"}, Key: []string{"id"}, Cursor: "id", Dir: "/work/peer", Rows: 10, Tasks: 2,
+		Schema: "bench", Tables: []string{"narrow"}, Columns: []string{"id", "k", "na\"me"}, Key: []string{"id"}, Cursor: "id", Dir: "/scratch/peer", Rows: 10, Tasks: 2,
 	}
 }
 
@@ -46,7 +46,7 @@ func TestGoldenCommandLines(t *testing.T) {
 		w.Tables, w.Fresh = []string{"t0000", "t0001"}, true
 		show(name, "two tables that are not there", w)
 		w = work(scenario.Append)
-		w.To, w.Out = scenario.CSV, "/work/peer/out.csv"
+		w.To, w.Out = scenario.CSV, "/scratch/peer/out.csv"
 		show(name, "to csv", w)
 	}
 	for _, method := range []string{"text", "discard", "merge"} {
