@@ -282,7 +282,7 @@ const finishMost = 64
 // for the same disk. A load that replaces another is finished by itself: it takes locks, and
 // may take long.
 func (a *Actor) gather() {
-	if _, ok := a.session.(connectors.Finisher); !ok {
+	if _, ok := a.session.(connectors.Finisher); !ok || !marks(a.queue[0]) {
 		return
 	}
 	var rest []job
